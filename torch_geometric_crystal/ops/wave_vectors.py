@@ -1,0 +1,72 @@
+"""The wave vectors of a batch of crystals, in the form that the reciprocal sum takes them."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_geometric_crystal.checks import check_argument, check_shape
+from torch_geometric_crystal.ops.lattice import reciprocal_cell
+
+
+class WaveVectors(NamedTuple):
+    """Atoms and half of the wave vectors of each crystal; the other half is its mirror image.
+
+    Crystal b has the atoms ``atom_ptr[b]`` to ``atom_ptr[b + 1]`` and the waves ``wave_ptr[b]`` to ``wave_ptr[b + 1]``.
+
+    Attributes:
+        pos: positions, A, shape (N, 3).
+        vector: wave vectors g with the factor 2 pi, 1/A, shape (M, 3); g = 0 first in each crystal,
+            then one of each pair g, -g.
+        atom_ptr: shape (B + 1,).
+        wave_ptr: shape (B + 1,).
+        log_volume: logarithm of each cell's volume in A^3, shape (B,).
+    """
+
+    pos: Tensor
+    vector: Tensor
+    atom_ptr: Tensor
+    wave_ptr: Tensor
+    log_volume: Tensor
+
+    def crystal_of_atom(self) -> Tensor:
+        """Crystal of each atom, shape (N,)."""
+        return _repeat_index(self.atom_ptr.diff(), self.pos.size(0))
+
+
+def gather_wave_vectors(
+    pos: Tensor, cell: Tensor, wave_vector: Tensor, num_wave_vectors: Tensor, atom_ptr: Tensor
+) -> WaveVectors:
+    """Wave vectors from Miller indices; differentiable with respect to `pos` and `cell`.
+
+    Args:
+        pos: positions, A, shape (N, 3).
+        cell: lattice vectors as rows, A, shape (B, 3, 3).
+        wave_vector: Miller indices of all crystals in turn, integers, shape (M, 3); of each crystal (0, 0, 0) first,
+            then one of each pair m, -m.
+        num_wave_vectors: how many each crystal has, shape (B,).
+        atom_ptr: crystal b has the atoms ``atom_ptr[b]`` to ``atom_ptr[b + 1]``, shape (B + 1,).
+
+    Raises:
+        ValueError: if shapes disagree, or a crystal's waves do not begin with (0, 0, 0).
+    """
+    num_crystals = atom_ptr.numel() - 1
+    check_shape("pos", pos, (None, 3))
+    check_shape("cell", cell, (num_crystals, 3, 3))
+    check_shape("wave_vector", wave_vector, (None, 3))
+    check_shape("num_wave_vectors", num_wave_vectors, (num_crystals,))
+    total = int(num_wave_vectors.sum())
+    check_argument(total == wave_vector.size(0), "num_wave_vectors", f"a sum of {wave_vector.size(0)}", total)
+    wave_ptr = torch.cat([num_wave_vectors.new_zeros(1), num_wave_vectors.cumsum(0)])
+    check_argument(
+        bool((num_wave_vectors > 0).all()) and not bool(wave_vector[wave_ptr[:-1]].any()),
+        "wave_vector", "(0, 0, 0) first in every crystal", "another first vector",
+    )  # fmt: skip
+    crystal = _repeat_index(num_wave_vectors, wave_vector.size(0))
+    reciprocal = reciprocal_cell(cell)
+    vector = (wave_vector.to(pos.dtype).unsqueeze(1) @ reciprocal[crystal]).squeeze(1)
+    return WaveVectors(pos, vector, atom_ptr, wave_ptr, torch.linalg.det(cell).abs().log())
+
+
+def _repeat_index(counts: Tensor, total: int) -> Tensor:
+    return torch.arange(counts.numel(), device=counts.device).repeat_interleave(counts, output_size=total)
