@@ -1,0 +1,63 @@
+"""The last part of Crystalformer: from the mean of a crystal's atoms to its targets, and back to the atoms."""
+
+import torch
+from torch import Tensor, nn
+
+from torch_geometric_crystal.checks import check_choice
+from torch_geometric_crystal.nn.readout import pool_atoms
+
+
+class PropertyHead(nn.Module):
+    r"""Pooling over atoms and a perceptron with one hidden layer,
+
+    .. math::
+        \hat{\mathbf{y}} = W_2\, \mathrm{relu}(W_1 \bar{\mathbf{x}} + \mathbf{b}_1) + \mathbf{b}_2, \qquad
+        \bar{\mathbf{x}} = \frac{1}{N} \sum_i \mathbf{x}_i .
+
+    Args:
+        channels (int): Size of the atoms' states.
+        hidden_channels (int): Size of the hidden layer.
+        num_targets (int): Number of targets T.
+        pooling (str, optional): :obj:`"mean"`, or :obj:`"sum"` for extensive targets. (default: :obj:`"mean"`)
+
+    Shapes:
+        - **input:** states :math:`(N, C)`, crystal of each atom :math:`(N,)`
+        - **output:** targets :math:`(B, T)` and the pooled states :math:`(B, C)`
+    """
+
+    def __init__(self, channels: int, hidden_channels: int, num_targets: int, pooling: str = "mean"):
+        super().__init__()
+        check_choice("pooling", pooling, ("mean", "sum"))
+        self.pooling = pooling
+        self.hidden = nn.Linear(channels, hidden_channels)
+        self.out = nn.Linear(hidden_channels, num_targets)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        self.hidden.reset_parameters()
+        self.out.reset_parameters()
+
+    def forward(self, x: Tensor, batch: Tensor, num_crystals: int) -> tuple[Tensor, Tensor]:
+        """Return targets and pooled states."""
+        pooled = pool_atoms(x, batch, num_crystals, self.pooling)
+        return self.out(self.hidden(pooled).relu()), pooled
+
+    def atom_contributions(self, x: Tensor, batch: Tensor, num_crystals: int) -> Tensor:
+        r"""Each atom's part of its crystal's targets, shape (N, T); the parts of a crystal sum to its output.
+
+        The output is followed along the straight path from a crystal without atoms' states (:math:`\bar{x} = 0`) to
+        the crystal, and every change of it is credited to the atoms in proportion to what each adds to
+        :math:`\bar{x}` (Aumann and Shapley's rule; integrated gradients). A rectifier is active on one interval of the
+        path, so the integral is exact. The output at :math:`\bar{x} = 0` is shared equally.
+        """
+        pooled = pool_atoms(x, batch, num_crystals, self.pooling)
+        at_start = self.hidden.bias
+        slope = pooled @ self.hidden.weight.T  # (B, hidden): pre-activation = at_start + slope * position on the path
+        crossing = (-at_start / torch.where(slope == 0, torch.ones_like(slope), slope)).clamp(0, 1)
+        active = torch.where(slope > 0, 1 - crossing, crossing)
+        active = torch.where(slope == 0, (at_start > 0).to(slope.dtype).expand_as(slope), active)
+        count = torch.bincount(batch, minlength=num_crystals).to(x.dtype)[batch].unsqueeze(-1)
+        part = x / count if self.pooling == "mean" else x
+        change = ((part @ self.hidden.weight.T) * active[batch]) @ self.out.weight.T
+        baseline = self.out(at_start.relu())
+        return change + baseline / count

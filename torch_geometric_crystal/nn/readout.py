@@ -1,0 +1,89 @@
+"""From atoms to a crystal's targets: pooling over a crystal's atoms and the scale of the targets."""
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.utils import scatter
+
+from torch_geometric_crystal.checks import check_argument, check_choice, check_shape
+
+
+class TargetNormalization(nn.Module):
+    r"""Mean and standard deviation of each target, stored with a model's weights.
+
+    .. math::
+        \hat{y}_t = \frac{y_t - \mu_t}{s_t}, \qquad y_t = s_t \hat{y}_t + \mu_t
+
+    with :math:`\mu_t` the mean and :math:`s_t` the standard deviation (over the population) of target :math:`t` in the
+    data given to :meth:`fit`. Before that :math:`\mu_t = 0` and :math:`s_t = 1`, and the module changes nothing.
+
+    Args:
+        num_targets (int): Number of targets T.
+
+    Shapes:
+        - **forward:** standardised predictions :math:`(B, T)` to physical units :math:`(B, T)`
+        - **standardize:** targets :math:`(B, T)` in physical units to standardised :math:`(B, T)`; NaN stays NaN
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, num_targets: int = 1):
+        super().__init__()
+        check_argument(num_targets >= 1, "num_targets", "a positive number", num_targets)
+        self.num_targets = num_targets
+        self.register_buffer("mean", torch.zeros(num_targets))
+        self.register_buffer("std", torch.ones(num_targets))
+
+    @torch.no_grad()
+    def fit(self, y: Tensor) -> "TargetNormalization":
+        """Take mean and standard deviation from `y`, shape (n, T), where NaN marks a missing target.
+
+        A target with one value only, or always the same value, gets the standard deviation 1.
+
+        Raises:
+            ValueError: if `y` has another shape, holds an infinite value, or has a target without any value.
+        """
+        check_shape("y", y, (None, self.num_targets))
+        values = y.detach().to(torch.float64)
+        known = ~values.isnan()
+        count = known.sum(dim=0)
+        empty = (count == 0).nonzero().flatten().tolist()
+        check_argument(not empty, "y", "at least one value for each target", f"none for the targets {empty}")
+        check_argument(not bool(values.isinf().any()), "y", "finite values or NaN", "an infinite value")
+        mean = values.nansum(dim=0) / count
+        deviation = torch.where(known, values - mean, values.new_zeros(()))
+        std = (deviation.square().sum(dim=0) / count).sqrt()
+        rounding = torch.finfo(self.std.dtype).eps * values.nan_to_num().abs().amax(dim=0)
+        std = torch.where(std > rounding, std, torch.ones_like(std))
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+        return self
+
+    def standardize(self, y: Tensor) -> Tensor:
+        """Return ``(y - mean) / std``."""
+        return (y - self.mean) / self.std
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x * std + mean``."""
+        return x * self.std + self.mean
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}({self.num_targets})"
+
+
+def pool_atoms(x: Tensor, batch: Tensor | None, num_crystals: int, reduce: str = "mean") -> Tensor:
+    """Sum or average the atoms of each crystal.
+
+    Args:
+        x: per-atom values, shape (N, C).
+        batch: crystal of each atom, shape (N,), int64; ``None`` if all atoms belong to one crystal.
+        num_crystals: number of crystals B.
+        reduce: ``"mean"`` or ``"sum"``.
+
+    Returns:
+        shape (B, C).
+    """
+    check_choice("reduce", reduce, ("mean", "sum"))
+    if batch is None:
+        return x.sum(dim=0, keepdim=True) if reduce == "sum" else x.mean(dim=0, keepdim=True)
+    return scatter(x, batch, dim=0, dim_size=num_crystals, reduce=reduce)
