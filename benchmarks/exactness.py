@@ -79,7 +79,7 @@ def invariance(crystals: list[Data]) -> dict[str, float]:
 
 
 def truncation(crystals: list[Data]) -> list[dict[str, float]]:
-    """Cutoff, edges, true error of the output against the converged sum, and what the model certifies, per tolerance."""
+    """Per tolerance: cutoff, edges, true error of the output against the converged sum, what the model certifies."""
     model = _fixture_model("real_beta").double()
     converged, _ = _outputs(model, crystals, 1e-14)
     rows = []
@@ -99,7 +99,7 @@ def truncation(crystals: list[Data]) -> list[dict[str, float]]:
 
 @torch.no_grad()
 def logits(model: Crystalformer, crystals: list[Data]) -> dict[str, list[float]]:
-    """Spread of q.k/sqrt(d) in the rows and the widths sigma in each block of a trained model: quantiles, and shares."""
+    """Quantiles of the spread of q.k/sqrt(d) in the rows, of the widths sigma, and of the certified shares."""
     transform = model.neighborhood()
     batch = Batch.from_data_list([transform(data.clone()) for data in crystals])
     graph = gather_crystal_graph(batch, torch.float32, True, False, None)

@@ -1,0 +1,22 @@
+"""Transforms of crystals: graphs for the models, and other descriptions of the same or a changed crystal."""
+
+from torch_geometric_crystal.transforms.infinite_neighborhood import InfiniteNeighborhood
+from torch_geometric_crystal.transforms.line_graph import LineGraph, LineGraphData
+from torch_geometric_crystal.transforms.niggli_reduce import NiggliReduce
+from torch_geometric_crystal.transforms.periodic_knn_graph import PeriodicKNNGraph
+from torch_geometric_crystal.transforms.periodic_radius_graph import PeriodicRadiusGraph
+from torch_geometric_crystal.transforms.random_perturb import RandomPerturb
+from torch_geometric_crystal.transforms.random_rotate import RandomRotate
+from torch_geometric_crystal.transforms.supercell import Supercell
+
+__all__ = [
+    "InfiniteNeighborhood",
+    "LineGraph",
+    "LineGraphData",
+    "NiggliReduce",
+    "PeriodicKNNGraph",
+    "PeriodicRadiusGraph",
+    "RandomPerturb",
+    "RandomRotate",
+    "Supercell",
+]

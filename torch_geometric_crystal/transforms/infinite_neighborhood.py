@@ -1,0 +1,186 @@
+"""The graph of infinitely connected attention: every periodic image that matters, with a certificate for the others."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
+
+from torch_geometric_crystal.checks import InvalidStructureError, check_argument
+from torch_geometric_crystal.data.neighbors import periodic_images
+from torch_geometric_crystal.data.validation import validate_crystal
+from torch_geometric_crystal.ops.lattice import (
+    FloatArray,
+    IntArray,
+    count_polynomials,
+    gram_schmidt_lengths,
+    reciprocal_cell,
+    reduce_lattice,
+)
+from torch_geometric_crystal.ops.reciprocal_truncation import wave_cutoff, wave_truncation_bound, wave_vectors
+from torch_geometric_crystal.ops.truncation import (
+    certified_cutoff,
+    check_tolerance,
+    clear_cutoff,
+    search_radius,
+    search_radius_for_cutoff,
+    truncation_bound,
+)
+from torch_geometric_crystal.transforms.graph_fields import (
+    REAL_FIELDS,
+    RECIPROCAL_FIELDS,
+    remove_fields,
+    structure_name,
+)
+
+DEFAULT_SIGMA_MAX = 1.4 / math.sqrt(0.5)
+"""r0 / sqrt(lb) of Crystalformer (arXiv 2403.11686): r0 = 1.4 A and rho > lb = 0.5."""
+
+DEFAULT_SPREAD = 1.0
+"""Allowance for max_j z_ij - min_j z_ij. The reference crystals of the published model's initialisation reach 0.8."""
+
+
+class InfiniteNeighborhood(BaseTransform):
+    r"""Edges (and waves) that infinitely connected attention needs, from a tolerance, with a certificate.
+
+    In the softmax over *all* periodic images, with weights :math:`e^{z_{ij}} e^{-r^2 / 2 \sigma_i^2}`, the images
+    beyond a cutoff R have the share :math:`\delta_i`. Since :math:`\sigma_i \le \sigma_{max}`, a cutoff follows from a
+    tolerance before training: the smallest R, moved outwards into the next gap between shells of neighbours, with
+
+    .. math::
+        \delta_i \le \frac{e^\Delta O_i}{e^\Delta O_i + I_i} \le tol \quad \text{for all atoms } i
+
+    in which :math:`I_i` and :math:`O_i` are the sums of :math:`e^{-r^2 / 2 \sigma_{max}^2}` within and beyond R and
+    :math:`\Delta` is the allowed spread of the logits z within a row. :math:`O_i` is bounded rigorously for any cell:
+    see :mod:`torch_geometric_crystal.ops.truncation`. The change of the layer's output is at most :math:`\delta_i`
+    times the diameter of the set of value vectors. The attention is that of "Crystalformer: Infinitely Connected
+    Attention for Periodic Structure Encoding" (https://arxiv.org/abs/2403.11686), the certificate this library's.
+
+    If `real`, sets `edge_index` (2, E), `edge_shift` (E, 3), `edge_dist` (E,), `edge_cutoff` (1,), `truncation_bound`
+    (1,) and `log_tail` (N,): edges to every image within R, the self image (i, i, 0) included, sorted by target, then
+    by distance, source and image. If `reciprocal_sigma_min` is given, sets `wave_vector` (M, 3), `num_wave_vectors`
+    (1,), `wave_cutoff` (1,) and `wave_bound` (1,). Fields of an earlier graph are removed.
+
+    Args:
+        tol (float): Tolerated share. It decides both cutoffs; the one of the edges unless `cutoff` is given.
+            (default: `1e-3`)
+        cutoff (float, optional): Radius R of the edges in A, instead of the one that `tol` asks for. Where it would
+            touch a shell of neighbours it is moved outwards into the next gap. `truncation_bound` says what it costs.
+        sigma_max (float): Upper bound of :math:`\sigma` in A. (default: `1.4 / sqrt(0.5)`)
+        spread (float): Allowance :math:`\Delta` for the spread of the logits :math:`q_i \cdot k_j / \sqrt{d}` within a
+            row. Whether a trained model keeps it is seen from
+            :func:`~torch_geometric_crystal.ops.truncation.posterior_truncation_bound`. (default: `1.0`)
+        reciprocal_sigma_min (float, optional): Lower bound in A of :math:`\sigma` in the reciprocal sum. Makes wave
+            vectors.
+        real (bool): Whether to make edges. (default: `True`)
+
+    Raises:
+        ValueError: if an argument is out of range, or neither edges nor waves are asked for.
+        InvalidStructureError: on a crystal that :func:`~torch_geometric_crystal.data.validate_crystal` refuses, or one
+            without three periodic directions if waves are asked for.
+    """
+
+    def __init__(
+        self,
+        tol: float = 1e-3,
+        cutoff: float | None = None,
+        sigma_max: float = DEFAULT_SIGMA_MAX,
+        spread: float = DEFAULT_SPREAD,
+        reciprocal_sigma_min: float | None = None,
+        real: bool = True,
+    ):
+        check_tolerance(tol, spread)
+        check_argument(0.0 < sigma_max < math.inf, "sigma_max", "a positive length in A", sigma_max)
+        check_argument(cutoff is None or 0.0 <= cutoff < math.inf, "cutoff", "a length >= 0 in A", cutoff)
+        check_argument(
+            reciprocal_sigma_min is None or 0.0 < reciprocal_sigma_min < math.inf,
+            "reciprocal_sigma_min",
+            "a positive length in A",
+            reciprocal_sigma_min,
+        )
+        check_argument(
+            real or reciprocal_sigma_min is not None, "real", "True where reciprocal_sigma_min is None", real
+        )
+        self.tol = tol
+        self.cutoff = cutoff
+        self.sigma_max = sigma_max
+        self.spread = spread
+        self.reciprocal_sigma_min = reciprocal_sigma_min
+        self.real = real
+
+    def forward(self, data: Data) -> Data:
+        """Return `data` with the graph."""
+        validate_crystal(data, check_overlap=False)
+        pos = data.pos.detach().cpu().double().numpy()
+        cell = data.cell.detach().cpu().double().numpy()[0]
+        pbc = data.pbc.cpu().numpy()[0] if data.get("pbc") is not None else np.ones(3, dtype=bool)
+        remove_fields(data, REAL_FIELDS + RECIPROCAL_FIELDS)
+        if self.real:
+            self._add_edges(data, pos, cell, pbc)
+        if self.reciprocal_sigma_min is not None:
+            self._add_waves(data, pbc, self.reciprocal_sigma_min)
+        return data
+
+    def _add_edges(self, data: Data, pos: FloatArray, cell: FloatArray, pbc: NDArray[np.bool_]) -> None:
+        n = len(pos)
+        lattice = reduce_lattice(cell, pbc)
+        lengths = gram_schmidt_lengths(lattice.basis)
+        count = count_polynomials(lengths)
+        volume = float(lengths.prod()) if pbc.all() else math.inf
+        if self.cutoff is None:
+            radius = search_radius(count, n, volume, self.sigma_max, self.tol, self.spread)
+        else:
+            radius = search_radius_for_cutoff(count, n, volume, self.sigma_max, self.cutoff)
+        while True:
+            images = periodic_images(pos, lattice, radius)
+            row, dist = images.target, images.dist
+            if self.cutoff is None:
+                cutoff = certified_cutoff(row, dist, n, radius, count, self.sigma_max, self.tol, self.spread)
+            else:
+                cutoff = clear_cutoff(dist, self.cutoff, self.sigma_max)
+            if cutoff is not None:
+                break
+            radius += 0.5 * self.sigma_max
+        share, log_tail = truncation_bound(row, dist, n, radius, count, self.sigma_max, cutoff, self.spread)
+        _store_edges(data, *images.select(dist <= cutoff))
+        device = data.pos.device
+        data.edge_cutoff = torch.tensor([cutoff], dtype=torch.float64, device=device)
+        data.truncation_bound = torch.tensor([share.max()], dtype=torch.float64, device=device)
+        data.log_tail = torch.from_numpy(log_tail).to(device)
+
+    def _add_waves(self, data: Data, pbc: NDArray[np.bool_], sigma_min: float) -> None:
+        if not pbc.all():
+            raise InvalidStructureError(
+                structure_name(data),
+                f"the reciprocal sum needs three periodic directions, pbc is {pbc.tolist()}",
+                "Use edges alone (reciprocal_sigma_min=None, real heads only) for slabs and molecules",
+            )
+        basis = reciprocal_cell(data.cell[0].detach().cpu().double()).numpy()
+        n = data.z.numel()
+        cutoff = wave_cutoff(basis, n, sigma_min, self.tol, self.spread)
+        bound = wave_truncation_bound(basis, n, sigma_min, cutoff, self.spread)
+        waves = wave_vectors(basis, cutoff)
+        device = data.pos.device
+        data.wave_vector = torch.from_numpy(waves).to(device, torch.int32)
+        data.num_wave_vectors = torch.tensor([len(waves)], device=device)
+        data.wave_cutoff = torch.tensor([cutoff], dtype=torch.float64, device=device)
+        data.wave_bound = torch.tensor([bound], dtype=torch.float64, device=device)
+
+    def __repr__(self) -> str:
+        radius = f"tol={self.tol:g}" if self.cutoff is None else f"cutoff={self.cutoff:g}"
+        waves = "" if self.reciprocal_sigma_min is None else f", reciprocal_sigma_min={self.reciprocal_sigma_min:g}"
+        real = "" if self.real else ", real=False"
+        return f"{type(self).__name__}({radius}, sigma_max={self.sigma_max:g}, spread={self.spread:g}{waves}{real})"
+
+
+def _store_edges(data: Data, target: IntArray, source: IntArray, shift: IntArray, dist: FloatArray) -> None:
+    """Store edges sorted by target, stored distance, source and image."""
+    edge_dist = torch.from_numpy(dist).to(data.pos.dtype)
+    width = 2 * int(np.abs(shift).max()) + 1
+    order = np.lexsort((shift[:, 1] * width + shift[:, 2], source * width + shift[:, 0], edge_dist.numpy(), target))
+    device = data.pos.device
+    data.edge_index = torch.from_numpy(np.stack([source[order], target[order]])).to(device)
+    data.edge_shift = torch.from_numpy(shift[order]).to(device, torch.int32)
+    data.edge_dist = edge_dist[torch.from_numpy(order)].to(device)

@@ -1,0 +1,114 @@
+"""The graph of a graph's edges, with the angles between them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
+
+from torch_geometric_crystal.checks import InvalidStructureError
+from torch_geometric_crystal.ops.lattice import IntArray, edge_vectors
+from torch_geometric_crystal.transforms.graph_fields import structure_name
+
+LINE_GRAPH_INDEX = "line_graph_index"
+
+
+class LineGraphData(Data):
+    """A crystal whose field `line_graph_index` counts edges, so that it is offset by edges where crystals are batched.
+
+    PyG offsets every field with "index" in its name by the number of nodes; here this one is offset by the number of
+    edges. In all else it is :class:`torch_geometric.data.Data`.
+    """
+
+    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if key == LINE_GRAPH_INDEX:
+            return self.num_edges
+        return super().__inc__(key, value, *args, **kwargs)
+
+
+torch.serialization.add_safe_globals([LineGraphData])
+
+
+class LineGraph(BaseTransform):
+    r"""Connect each edge to the edges that start where it ends, and store the angle between them.
+
+    From `"Atomistic Line Graph Neural Network for Improved Materials Property Predictions"
+    <https://arxiv.org/abs/2106.01829>`_ (Choudhary and DeCost, 2021). For each pair of edges :math:`a \to b` and
+    :math:`b \to c`, with :math:`\mathbf{r}_{ab}` the vector from a to b,
+
+    .. math::
+        \cos \theta = \frac{-\mathbf{r}_{ab} \cdot \mathbf{r}_{bc}}{r_{ab} \, r_{bc}}
+
+    is the cosine of the angle at b. An edge is one periodic image of a pair of atoms: parallel edges between the same
+    two atoms stay apart. (:class:`torch_geometric.transforms.LineGraph` merges them.)
+
+    Sets, on a :class:`LineGraphData` with all fields of the given crystal,
+
+    * `line_graph_index` (2, P): row 0 the edge :math:`a \to b`, row 1 the edge :math:`b \to c`, both as positions in
+      `edge_index`; sorted by row 1, then by row 0. Batching offsets it by edges.
+    * `line_graph_cosine` (P,): :math:`\cos \theta`, in the type of `pos`.
+
+    Args:
+        backtracking (bool, optional): Keep the pair of an edge and its own reverse, for which :math:`\theta = 0`.
+            ALIGNN does. (default: :obj:`True`)
+
+    Raises:
+        ValueError: on a crystal without a graph.
+        InvalidStructureError: on an edge of length 0, which has no direction: an atom's edge to itself, as attention
+            has it, or two atoms in one place.
+    """
+
+    def __init__(self, backtracking: bool = True):
+        self.backtracking = backtracking
+
+    def forward(self, data: Data) -> Data:
+        """Return `data`, as a :class:`LineGraphData`, with the line graph."""
+        if any(field not in data for field in ("edge_index", "edge_shift")):
+            raise ValueError(
+                "data: expected a crystal with a graph (edge_index, edge_shift). "
+                "Apply PeriodicKNNGraph or PeriodicRadiusGraph first"
+            )
+        if not isinstance(data, LineGraphData):
+            data = LineGraphData.from_dict(data.to_dict())
+        vectors = edge_vectors(
+            data.pos.detach().double(), data.cell.detach().double(), data.edge_index, data.edge_shift
+        )
+        lengths = vectors.norm(dim=-1)
+        if bool((lengths == 0.0).any()):
+            raise InvalidStructureError(
+                structure_name(data),
+                "an edge of its graph has length 0 and so no direction",
+                "Use PeriodicKNNGraph or PeriodicRadiusGraph, and remove atoms that share a place",
+            )
+        first, second = self._pairs(data)
+        # The library's vectors lead from target to source: -r_ab is that of the first edge, -r_bc that of the second.
+        unit = vectors / lengths.unsqueeze(-1)
+        cosine = -(unit[first] * unit[second]).sum(dim=-1)
+        data.line_graph_index = torch.stack([first, second])
+        data.line_graph_cosine = cosine.clamp(-1.0, 1.0).to(data.pos.dtype)
+        return data
+
+    def _pairs(self, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
+        """The edges a -> b and b -> c of each pair."""
+        source, target = data.edge_index.cpu().numpy()
+        incoming = np.argsort(target, kind="stable")
+        degree = np.bincount(target, minlength=data.num_nodes)
+        count = degree[source]
+        second = np.repeat(np.arange(len(source)), count)
+        position = np.arange(len(second)) - np.repeat(np.cumsum(count) - count, count)
+        first = incoming[(np.cumsum(degree) - degree)[source[second]] + position]
+        if not self.backtracking:
+            shift = data.edge_shift.cpu().numpy()
+            kept = ~_is_reverse(source, target, shift, first, second)
+            first, second = first[kept], second[kept]
+        device = data.edge_index.device
+        return torch.from_numpy(first).to(device), torch.from_numpy(second).to(device)
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}(backtracking={self.backtracking})"
+
+
+def _is_reverse(source: IntArray, target: IntArray, shift: IntArray, first: IntArray, second: IntArray) -> np.ndarray:
+    """Whether the second edge of a pair is the first one walked back: the same two atoms and the opposite image."""
+    return (source[first] == target[second]) & (shift[first] == -shift[second]).all(axis=1)
