@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.ase import AseAtomsAdaptor
+
+from torch_geometric_crystal.checks import InvalidStructureError
+from torch_geometric_crystal.data import from_structure
+from torch_geometric_crystal.datasets.readers.structure_list import StructureListSource
+
+
+def test_structures_atoms_and_data_are_read_alike(salt):
+    entries = list(StructureListSource([salt, AseAtomsAdaptor.get_atoms(salt), from_structure(salt)]))
+    assert [entry.structure_id for entry in entries] == ["0", "1", "2"]
+    loaded = [entry.load(torch.float64) for entry in entries]
+    for data in loaded:
+        assert torch.equal(data.z, loaded[0].z)
+        assert torch.allclose(data.pos, loaded[0].pos)
+        assert data.pbc.all()
+
+
+def test_data_bring_their_targets_and_names(salt):
+    source = StructureListSource([from_structure(salt, [1.0, 2.0], "a"), from_structure(salt)])
+    entries = list(source)
+    assert source.target_names == ("target_1", "target_2")
+    assert [entry.structure_id for entry in entries] == ["a", "1"]
+    assert entries[0].targets == (1.0, 2.0)
+    assert np.isnan(entries[1].targets).all()
+
+
+def test_a_disordered_structure_raises_only_when_loaded(salt):
+    alloy = Structure(Lattice.cubic(3), [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]])
+    entries = list(StructureListSource([alloy, salt]))
+    entries[1].load()
+    with pytest.raises(InvalidStructureError, match="structure '0': site 0 is disordered"):
+        entries[0].load()
+
+
+def test_something_else_is_refused(salt):
+    with pytest.raises(TypeError, match="received str"):
+        list(StructureListSource([salt, "salt.cif"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targets": [1.0]}, "targets: expected 2 rows"),
+        ({"structure_ids": ["a"]}, "structure_ids: expected 2 names"),
+        ({"targets": [[1, 2], [3, 4]], "target_names": "a"}, "target_names: expected 2 names"),
+        ({"target_names": "a"}, "target_names: expected 0 names"),
+    ],
+)
+def test_numbers_that_do_not_match_are_named(salt, options, message):
+    with pytest.raises(ValueError, match=message):
+        StructureListSource([salt, salt], **options)
+
+
+def test_targets_of_unequal_length_are_refused(salt):
+    with pytest.raises(ValueError, match="y of equal length"):
+        StructureListSource([from_structure(salt, 1.0), from_structure(salt, [1.0, 2.0])])
+
+
+def test_the_fingerprint_changes_with_anything_in_the_list(salt):
+    moved = salt.copy()
+    moved.translate_sites([0], [0.01, 0, 0])
+    other = salt.copy()
+    other.replace(0, "K")
+    sources = [
+        StructureListSource([salt]),
+        StructureListSource([moved]),
+        StructureListSource([other]),
+        StructureListSource([salt, salt]),
+        StructureListSource([salt], structure_ids=["a"]),
+        StructureListSource([salt], targets=[1.0]),
+        StructureListSource([salt], targets=[2.0]),
+        StructureListSource([salt], targets=[1.0], target_names="a"),
+    ]
+    assert len({source.fingerprint() for source in sources}) == len(sources)
+    assert StructureListSource([salt.copy()]).fingerprint() == sources[0].fingerprint()

@@ -1,0 +1,1 @@
+"""One reader per kind of file; each gives `Entry` objects through the `Source` interface."""
