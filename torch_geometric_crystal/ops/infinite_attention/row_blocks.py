@@ -61,7 +61,7 @@ class RowBlock(NamedTuple):
 
     def cells_to_slots(self, cells: Tensor) -> Tensor:
         """Give every slot the entry of its pair: (H, B, S) to (B, W, H)."""
-        table = cells.permute(1, 2, 0).reshape(-1, cells.size(0))
+        table = cells.permute(1, 2, 0).reshape(-1, cells.size(0)).contiguous()
         return table.index_select(0, self.slot_cell).view(*self.edges.shape, -1)
 
     def slots_to_cells(self, slots: Tensor) -> Tensor:
