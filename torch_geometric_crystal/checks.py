@@ -27,7 +27,8 @@ class MissingDependencyError(ImportError):
 
     def __init__(self, package: str, extra: str):
         super().__init__(
-            f"{package!r} is needed for this but not installed. Install it with: pip install 'torch_geometric_crystal[{extra}]'"
+            f"{package!r} is needed for this but not installed. "
+            f"Install it with: pip install 'torch_geometric_crystal[{extra}]'"
         )
         self.package = package
         self.extra = extra

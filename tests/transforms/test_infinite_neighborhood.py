@@ -297,8 +297,8 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 
 
 def test_repr_states_what_decides_the_graph():
-    assert repr(InfiniteNeighborhood(sigma_max=2.0)) == "InfiniteNeighborhood(tol=0.001, sigma_max=2, spread=1)"
+    assert repr(InfiniteNeighborhood(sigma_max=2.0)) == "InfiniteNeighborhood(tol=0.001, sigma_max=2, spread=1.5)"
     waves = InfiniteNeighborhood(cutoff=6.0, sigma_max=2.0, reciprocal_sigma_min=1.5, real=False)
     assert repr(waves) == (
-        "InfiniteNeighborhood(cutoff=6, sigma_max=2, spread=1, reciprocal_sigma_min=1.5, real=False)"
+        "InfiniteNeighborhood(cutoff=6, sigma_max=2, spread=1.5, reciprocal_sigma_min=1.5, real=False)"
     )

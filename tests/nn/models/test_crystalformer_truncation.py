@@ -6,6 +6,9 @@ import torch
 from torch_geometric.data import Batch
 
 from torch_geometric_crystal.data import make_crystal
+from torch_geometric_crystal.nn import truncation_report as truncation_report_module
+from torch_geometric_crystal.nn.crystal_graph import gather_crystal_graph
+from torch_geometric_crystal.nn.truncation_report import largest_logits, row_truncation_bound
 from torch_geometric_crystal.testing import small_crystals
 
 PERIODIC = (True, True, True)
@@ -54,6 +57,34 @@ def test_reported_bound_is_never_below_what_was_dropped(fixture_model):
         dropped = weights * (far.edge_dist > near.edge_cutoff).unsqueeze(-1)
         share = torch.zeros(len(x), attention.heads, dtype=torch.float64).index_add(0, edge_index[1], dropped.detach())
         assert float(model.truncation_report(near)) >= float(share.max()) > 0
+
+
+def test_largest_logits_are_those_of_the_crystals_own_atoms(monkeypatch):
+    monkeypatch.setattr(truncation_report_module, "ROWS_AT_ONCE", 2)
+    batch = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2])
+    query, key = (torch.randn(8, 3, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    logits = torch.einsum("ihd,jhd->ijh", query, key)
+    expected = logits.masked_fill((batch.unsqueeze(1) != batch).unsqueeze(-1), -torch.inf).amax(1)
+    torch.testing.assert_close(largest_logits(query, key, batch, 3), expected)
+
+
+def test_report_stays_a_bound_where_logits_spread_far_beyond_the_allowance(fixture_model):
+    """Keys and queries ten times larger: the true dropped share grows past tol, and the report stays above it."""
+    model = fixture_model().double()
+    attention = model.blocks[0].attention
+    with torch.no_grad():
+        attention.qkv.weight[:256] *= 10
+    data = small_crystals(torch.float64)[-1]
+    near, far = model.neighborhood(cutoff=4.0)(data.clone()), model.neighborhood(cutoff=14.0)(data.clone())
+    x = model.embedding(data.z - 1)
+    _, (edge_index, weights) = attention(x, far.edge_index, far.edge_dist, return_attention_weights=True)
+    dropped = (weights * (far.edge_dist > near.edge_cutoff).unsqueeze(-1)).detach()
+    share = torch.zeros(len(x), attention.heads, dtype=torch.float64).index_add(0, edge_index[1], dropped)
+    graph = gather_crystal_graph(near, torch.float64, True, False, model._basis)
+    _, rows = model.blocks[0](x, graph)
+    bound = row_truncation_bound(rows, near, graph.batch, 1.4, 0.5)
+    assert float(rows.query.detach().norm(dim=-1).max()) > 5
+    assert (bound >= share).all()
 
 
 def test_report_of_the_reciprocal_model_holds_the_waves_bound(fixture_model):

@@ -1,0 +1,123 @@
+"""The settings of one run, as they are written to and read from ``config.yaml``."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch_geometric_crystal.benchmark.recipe import PRESETS, Recipe, default_recipe
+
+PRECISIONS = ("32", "64", "bf16-mixed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that determines a training run.
+
+    Args:
+        data: name of a bundled data set, or path of a file or folder.
+        targets: names of the targets to learn; empty for the data set's first.
+        model: name of the model in ``torch_geometric_crystal.nn.models.MODELS``.
+        model_options: constructor arguments of the model.
+        neighborhood: arguments of ``model.neighborhood``, such as ``{"tol": 1e-3}``.
+        recipe: how to train.
+        seed: seed of the weights, of the order of the batches and of a random split.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        val_fraction: share of the crystals to validate on, where the data set has no split of its own.
+        test_fraction: likewise, to test on.
+        precision: one of ``"32"``, ``"64"``, ``"bf16-mixed"``.
+        max_time: training time in minutes after which to stop, resumed parts included; None for no limit.
+
+    Raises:
+        ValueError: for a value out of range, naming the setting.
+    """
+
+    data: str = ""
+    targets: tuple[str, ...] = ()
+    model: str = "crystalformer"
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    neighborhood: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Recipe = field(default_factory=Recipe)
+    seed: int = 0
+    val_fraction: float = 0.1
+    test_fraction: float = 0.1
+    device: str = "auto"
+    precision: str = "32"
+    max_time: float | None = None
+
+    def __post_init__(self) -> None:
+        from torch_geometric_crystal.checks import check_argument, check_choice
+
+        object.__setattr__(self, "targets", tuple(self.targets))
+        object.__setattr__(self, "precision", str(self.precision))
+        check_choice("precision", self.precision, PRECISIONS)
+        check_argument(isinstance(self.seed, int) and self.seed >= 0, "seed", "an integer of at least 0", self.seed)
+        fractions = (self.val_fraction, self.test_fraction)
+        check_argument(
+            min(fractions) >= 0 and sum(fractions) < 1,
+            "val_fraction, test_fraction",
+            "shares of at least 0 that leave some crystals to train on",
+            fractions,
+        )
+        check_argument(self.max_time is None or self.max_time > 0, "max_time", "minutes above 0", self.max_time)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for YAML and JSON."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["targets"] = list(self.targets)
+        values["model_options"] = dict(self.model_options)
+        values["neighborhood"] = dict(self.neighborhood)
+        values["recipe"] = self.recipe.to_dict()
+        return values
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "RunConfig":
+        """Make a configuration from a mapping; ``recipe`` may be a preset's name or a mapping.
+
+        A recipe given as a mapping without ``preset`` starts from the model's own.
+
+        Raises:
+            ValueError: for an unknown setting.
+        """
+        from torch_geometric_crystal.checks import check_choice
+
+        settings = dict(settings)
+        names = [f.name for f in dataclasses.fields(cls)]
+        for name in settings:
+            check_choice("configuration", name, names)
+        model = settings.get("model", cls.model)
+        recipe = settings.get("recipe")
+        if recipe is None:
+            settings["recipe"] = default_recipe(model)
+        elif not isinstance(recipe, Recipe):
+            recipe = {"preset": recipe} if isinstance(recipe, str) else dict(recipe)
+            settings["recipe"] = Recipe.from_dict({"preset": model if model in PRESETS else "common"} | recipe)
+        return cls(**settings)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read the settings in a YAML file, to be changed and given to :meth:`RunConfig.from_dict`.
+
+    Raises:
+        ValueError: if the file is not YAML with named settings.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected 'name: value' lines, received {type(values).__name__}")
+    return values
+
+
+def write_config(config: RunConfig, path: str | Path) -> None:
+    """Write a configuration as YAML, atomically."""
+    import yaml
+
+    from torch_geometric_crystal.datasets.atomic_write import atomic_write
+
+    with atomic_write(path) as file:
+        file.write(yaml.safe_dump(config.to_dict(), sort_keys=False).encode())

@@ -1,0 +1,134 @@
+"""Learning curves and parity plots, drawn without a display and without global state."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_geometric_crystal.benchmark.metrics import regression_metrics
+from torch_geometric_crystal.checks import MissingDependencyError, check_argument
+from torch_geometric_crystal.datasets.atomic_write import atomic_write
+
+BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
+DPI = 150
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("matplotlib", "train") from error
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=DPI)
+
+
+def _tidy(axes: Any) -> None:
+    axes.grid(True, color="#e2e8f0", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def plot_learning_curve(
+    history: Sequence[dict[str, float]],
+    path: str | Path,
+    target_names: Sequence[str],
+    units: Sequence[str],
+    title: str = "",
+    averaged: dict[str, float] | None = None,
+) -> None:
+    """Draw training loss and validation errors against the epoch, as a PNG.
+
+    Args:
+        history: rows of ``history.csv``, at least one.
+        path: the picture.
+        target_names: the targets' names, one panel each beside that of the loss.
+        units: their units.
+        title: heading.
+        averaged: validation error of the averaged weights by target, drawn as a dashed line.
+    """
+    check_argument(len(history) > 0, "history", "at least one epoch", "none")
+    shown = [name for name in target_names if f"val_mae_{name}" in history[0]]
+    figure = _figure(4.6 * (1 + len(shown)), 3.6)
+    panels = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
+    epochs = [row["epoch"] for row in history]
+    panels[0].plot(epochs, [row["train_loss"] for row in history], color=BLUE, linewidth=1.5)
+    panels[0].set(xlabel="epoch", ylabel="training loss (standardised)", yscale="log")
+    for axes, name in zip(panels[1:], shown, strict=True):
+        errors = [row[f"val_mae_{name}"] for row in history]
+        best = min(range(len(errors)), key=lambda i: errors[i])
+        axes.plot(epochs, errors, color=BLUE, linewidth=1.5)
+        axes.plot(
+            epochs[best], errors[best], "o", color=ORANGE, label=f"best {errors[best]:.4g} (epoch {epochs[best]:g})"
+        )
+        if averaged and name in averaged:
+            axes.axhline(averaged[name], color=GREY, linestyle="--", label=f"averaged weights {averaged[name]:.4g}")
+        axes.set(xlabel="epoch", ylabel=f"validation MAE, {label(name, dict(zip(target_names, units, strict=True)))}")
+        axes.set_yscale("log")
+        axes.legend(frameon=False)
+    for axes in panels:
+        _tidy(axes)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def label(name: str, units: dict[str, str]) -> str:
+    """Return ``name (unit)``, or the name alone where there is no unit."""
+    return f"{name} ({units[name]})" if units.get(name) else name
+
+
+def plot_parity(
+    prediction: Tensor,
+    target: Tensor,
+    path: str | Path,
+    target_names: Sequence[str],
+    units: Sequence[str],
+    title: str = "",
+) -> None:
+    """Draw predictions against true values, a panel per target, with the errors written into it, as a PNG.
+
+    Args:
+        prediction: predicted values.
+        target: true values; NaN are left out.
+        path: the picture.
+        target_names: the targets' names, T.
+        units: their units.
+        title: heading.
+
+    Shapes:
+        - prediction, target: (n, T).
+    """
+    metrics = regression_metrics(prediction, target, list(target_names))
+    figure = _figure(4.4 * len(target_names), 4.4)
+    panels = figure.subplots(1, len(target_names), squeeze=False)[0]
+    for column, (axes, name, unit) in enumerate(zip(panels, target_names, units, strict=True)):
+        known = ~target[:, column].isnan()
+        x, y = target[known, column], prediction[known, column]
+        if len(x) > 0:
+            both = torch.cat([x, y])
+            margin = 0.04 * float(both.max() - both.min()) or 1.0
+            limits = (float(both.min()) - margin, float(both.max()) + margin)
+            axes.plot(limits, limits, color=GREY, linewidth=1, zorder=1)
+            axes.scatter(x, y, s=14, color=BLUE, alpha=max(0.15, min(0.7, 200 / len(x))), linewidths=0, zorder=2)
+            axes.set(xlim=limits, ylim=limits, aspect="equal")
+        suffix = f" {unit}" if unit else ""
+        errors = metrics[name]
+        text = (
+            f"MAE {errors['mae']:.4g}{suffix}\nRMSE {errors['rmse']:.4g}{suffix}\nR² {errors['r2']:.3f}, n = {len(x)}"
+        )
+        axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", fontsize=9)
+        name_with_unit = label(name, {name: unit})
+        axes.set(xlabel=f"true {name_with_unit}", ylabel=f"predicted {name_with_unit}")
+        _tidy(axes)
+    figure.suptitle(title)
+    _save(figure, path)

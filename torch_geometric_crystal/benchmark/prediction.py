@@ -1,0 +1,187 @@
+"""Predictions of a trained model for crystals, structures and files."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from torch_geometric_crystal.benchmark.batching import crystal_loader
+from torch_geometric_crystal.checks import check_argument
+
+CHUNK = 512
+"""Files whose graphs are in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of n crystals, in their order.
+
+    Args:
+        ids: the crystals' names.
+        prediction: (n, T) in physical units, on the CPU.
+        target: (n, T), NaN where unknown.
+        truncation_bound: (n,) certified upper bound on the share of any softmax row that the graph's cutoff dropped;
+            NaN for models without one.
+        embedding: (n, C) pooled features, or None if not asked for.
+    """
+
+    ids: list[str]
+    prediction: Tensor
+    target: Tensor
+    truncation_bound: Tensor
+    embedding: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """The prediction for one file: values of each target and the truncation's bound, or what went wrong."""
+
+    structure_id: str
+    path: str
+    values: tuple[float, ...]
+    truncation_bound: float
+    error: str
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """Return the torch device for a name; ``auto`` is the first GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: if the device is unknown or not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {device!r} is not available here; use cpu or auto") from error
+    return chosen
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    crystals: Sequence[Data],
+    batch_size: int = 64,
+    batch_by: str = "crystals",
+    device: str = "auto",
+    embedding: bool = False,
+    on_batch: Callable[[int], object] | None = None,
+) -> Predictions:
+    """Predict crystals that have their graphs.
+
+    Args:
+        model: as :func:`~torch_geometric_crystal.benchmark.checkpoint.load_model` returns it. It is moved to the device
+            and put into evaluation mode.
+        crystals: `Data` to which ``model.neighborhood()`` was applied.
+        batch_size: largest number of crystals, atoms or edges in a batch.
+        batch_by: what `batch_size` counts.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        embedding: whether to return the pooled features too.
+        on_batch: called after each batch with its number of crystals.
+
+    Raises:
+        ValueError: if there are no crystals, or they have no graph.
+    """
+    check_argument(len(crystals) > 0, "crystals", "at least one", "none")
+    place = pick_device(device)
+    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    model.to(place).eval()
+    report = getattr(model, "truncation_report", None)
+    columns: dict[str, list[Tensor]] = {"prediction": [], "target": [], "bound": [], "embedding": []}
+    for batch in crystal_loader(crystals, batch_size, batch_by):
+        batch = batch.to(place)
+        if dtype == torch.float64:
+            batch = batch.apply(lambda x: x.double() if x.is_floating_point() else x)
+        out: tuple[Tensor, ...] = model(batch, return_embedding=True) if embedding else (model(batch),)
+        columns["prediction"].append(out[0].float().cpu() if dtype != torch.float64 else out[0].cpu())
+        columns["target"].append(batch.y.cpu() if batch.get("y") is not None else out[0].cpu() * math.nan)
+        bound = report(batch) if report is not None else out[0].new_full((batch.num_graphs,), math.nan)
+        columns["bound"].append(bound.double().cpu())
+        if embedding:
+            columns["embedding"].append(out[1].cpu())
+        if on_batch is not None:
+            on_batch(batch.num_graphs)
+    return Predictions(
+        ids=[str(crystal.get("structure_id", index)) for index, crystal in enumerate(crystals)],
+        prediction=torch.cat(columns["prediction"]),
+        target=torch.cat(columns["target"]),
+        truncation_bound=torch.cat(columns["bound"]),
+        embedding=torch.cat(columns["embedding"]) if embedding else None,
+    )
+
+
+def predict_files(
+    model: nn.Module,
+    paths: str | Path | Iterable[str | Path],
+    batch_size: int = 64,
+    batch_by: str = "crystals",
+    device: str = "auto",
+    on_batch: Callable[[int], object] | None = None,
+) -> list[FileRow]:
+    """Predict structure files and folders of them, in order; a file that cannot be used gives a row with its error.
+
+    The graphs are made as in training: with the arguments in ``model.card.neighborhood``.
+
+    Args:
+        model: as :func:`~torch_geometric_crystal.benchmark.checkpoint.load_model` returns it.
+        paths: CIF, POSCAR, xyz and JSON files, and folders.
+        batch_size: largest number of crystals, atoms or edges in a batch.
+        batch_by: what `batch_size` counts.
+        device: as in :func:`predict`.
+        on_batch: called after each batch with its number of crystals.
+    """
+    from torch_geometric_crystal.datasets.read_structures import read_structures
+
+    files = read_structures(paths)
+    rows: list[FileRow] = []
+    for start in range(0, len(files), CHUNK):
+        chunk = files[start : start + CHUNK]
+        graphs = [_graph(model, result.data) for result in chunk]
+        good = [graph for graph in graphs if isinstance(graph, Data)]
+        predictions = predict(model, good, batch_size, batch_by, device, on_batch=on_batch) if good else None
+        position = 0
+        for result, graph in zip(chunk, graphs, strict=True):
+            name, path = result.structure_id, str(result.path)
+            if predictions is None or not isinstance(graph, Data):
+                rows.append(FileRow(name, path, (), math.nan, result.error or str(graph)))
+                continue
+            values = tuple(predictions.prediction[position].tolist())
+            rows.append(FileRow(name, path, values, float(predictions.truncation_bound[position]), ""))
+            position += 1
+    return rows
+
+
+def make_graphs(model: nn.Module, crystals: Iterable[Data]) -> list[Data]:
+    """Apply the transform with which the model was trained: ``model.neighborhood(**model.card.neighborhood)``."""
+    transform = _transform(model)
+    return [transform(crystal) for crystal in crystals]
+
+
+def tolerance_of(model: nn.Module) -> float | None:
+    """Return the dropped share that the model's graphs were made to tolerate; None if their cutoff has no tolerance."""
+    transform = _transform(model)
+    return None if getattr(transform, "cutoff", None) is not None else getattr(transform, "tol", None)
+
+
+def _transform(model: nn.Module) -> Callable[[Data], Data]:
+    card = getattr(model, "card", None)
+    return model.neighborhood(**(card.neighborhood if card is not None else {}))  # type: ignore[operator]
+
+
+def _graph(model: nn.Module, crystal: Data | None) -> Any:
+    """The crystal's graph, or the error that making it raised."""
+    if crystal is None:
+        return None
+    try:
+        return _transform(model)(crystal)
+    except ValueError as error:
+        return error

@@ -1,0 +1,178 @@
+"""One run from configuration to result files."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from torch_geometric_crystal import __version__
+from torch_geometric_crystal.benchmark.callbacks import Callback
+from torch_geometric_crystal.benchmark.checkpoint import ModelCard, build_model, load_model
+from torch_geometric_crystal.benchmark.config import RunConfig, write_config
+from torch_geometric_crystal.benchmark.evaluation import evaluate, mean_predictor, targets_of, write_evaluation
+from torch_geometric_crystal.benchmark.plots import plot_learning_curve
+from torch_geometric_crystal.benchmark.progress import seed_everything
+from torch_geometric_crystal.benchmark.recording import write_json
+from torch_geometric_crystal.benchmark.sources import CrystalParts, load_parts
+from torch_geometric_crystal.benchmark.training import FitResult, fit
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What a run gave.
+
+    Args:
+        fit: how training ended.
+        model: the model with the reported weights; None if training was interrupted.
+        metrics: the content of ``metrics.json``; empty if training was interrupted.
+        output: the run's folder.
+    """
+
+    fit: FitResult
+    model: nn.Module | None
+    metrics: dict[str, Any]
+    output: Path
+
+
+def build_run_model(config: RunConfig, target_names: Sequence[str], units: Sequence[str]) -> nn.Module:
+    """Construct the configured model from its seed; ``model.card`` says how to use it."""
+    seed_everything(config.seed)
+    model = build_model(config.model, {**config.model_options, "num_targets": len(target_names)})
+    model.card = ModelCard(  # type: ignore[assignment]
+        model=config.model,
+        model_options=model.config(),  # type: ignore[operator]
+        neighborhood=dict(config.neighborhood),
+        graph=repr(model.neighborhood(**config.neighborhood)),  # type: ignore[operator]
+        target_names=tuple(target_names),
+        units=tuple(units),
+    )
+    return model
+
+
+def run_training(
+    config: RunConfig,
+    output: str | Path,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+    progress: bool = False,
+) -> RunResult:
+    """Open the data, train, evaluate, and write everything into a folder.
+
+    The folder gets config.yaml, history.csv, best.ckpt, last.ckpt, predictions.csv and parity.png of the test part,
+    learning_curve.png and metrics.json.
+
+    Args:
+        config: what to do.
+        output: the folder.
+        callbacks: told about progress.
+        resume: continue from the folder's last.ckpt.
+        progress: whether to show a bar while graphs are made.
+
+    Raises:
+        ValueError: for a setting that does not fit, naming it.
+        CheckpointError: if the checkpoint to resume from cannot be used.
+    """
+    scout = build_model(config.model, config.model_options)
+    _tell(callbacks, f"opening {config.data}")
+    transform = scout.neighborhood(**config.neighborhood)  # type: ignore[operator]
+    fractions = (config.val_fraction, config.test_fraction)
+    crystals = load_parts(config.data, config.targets, transform, config.seed, *fractions, progress=progress)
+    return train_and_evaluate(config, crystals, output, callbacks, resume)
+
+
+def train_and_evaluate(
+    config: RunConfig,
+    crystals: CrystalParts,
+    output: str | Path,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+) -> RunResult:
+    """Train on given parts and evaluate on their test part, as :func:`run_training` does.
+
+    The weights reported are the averaged ones where there are any, else those of the best epoch, else the last; the
+    errors of the others stand beside them in metrics.json.
+    """
+    output = Path(output)
+    config = dataclasses.replace(config, targets=crystals.target_names)
+    model = build_run_model(config, crystals.target_names, crystals.units)
+    card: ModelCard = model.card  # type: ignore[assignment]
+    write_config(config, output / "config.yaml")
+    train, validation = crystals.parts["train"], crystals.parts["val"]
+    result = fit(model, train, validation, config, card, output, callbacks, resume)
+    if result.reason == "interrupted":
+        return RunResult(result, None, {}, output)
+
+    _tell(callbacks, "evaluating")
+    models = _candidates(output, result)
+    metrics: dict[str, Any] = {
+        "model": config.model,
+        "data": config.data,
+        "seed": config.seed,
+        "library_version": __version__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "crystals": {part: len(crystals.parts[part]) for part in crystals.parts},
+        "training": _training_summary(result),
+    }
+    metrics |= _evaluate_all(models, config, crystals, card, output)
+    averaged = metrics["validation"].get("averaged", {}).get("targets", {})
+    if result.progress.history:
+        plot_learning_curve(
+            result.progress.history,
+            output / "learning_curve.png",
+            card.target_names,
+            card.units,
+            f"{config.model} on {config.data}",
+            {name: errors["mae"] for name, errors in averaged.items()},
+        )
+    write_json(output / "metrics.json", metrics)
+    return RunResult(result, models[metrics["reported_weights"]], metrics, output)
+
+
+def _evaluate_all(
+    models: dict[str, nn.Module], config: RunConfig, crystals: CrystalParts, card: ModelCard, output: Path
+) -> dict[str, Any]:
+    """Errors of all candidates on validation and test part; files for the first of them."""
+    reported = next(iter(models))
+    train, validation, test = (crystals.parts[part] for part in ("train", "val", "test"))
+    settings = (config.recipe.batch_size, config.recipe.batch_by, config.device)
+    metrics: dict[str, Any] = {"reported_weights": reported, "validation": {}, "test": {}}
+    for name, candidate in models.items():
+        if validation:
+            metrics["validation"][name] = evaluate(candidate, validation, *settings)[0]
+        if test:
+            metrics["test"][name], predictions = evaluate(candidate, test, *settings)
+            if name == reported:
+                write_evaluation(predictions, card, output, f"{config.model} on {config.data}, test part")
+    if test:
+        metrics["mean_predictor"] = mean_predictor(targets_of(train), targets_of(test), card.target_names)
+    return metrics
+
+
+def _candidates(output: Path, result: FitResult) -> dict[str, nn.Module]:
+    """The models that a run leaves, the one to report first."""
+    models = {}
+    if result.averaged_epochs:
+        models["averaged"] = load_model(output / "last.ckpt", "averaged")
+    if result.progress.best_epoch:
+        models["best"] = load_model(output / "best.ckpt")
+    models["last"] = load_model(output / "last.ckpt", "last")
+    return models
+
+
+def _training_summary(result: FitResult) -> dict[str, Any]:
+    progress = result.progress
+    return {
+        "ended": result.reason,
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "seconds": progress.seconds,
+        "best_epoch": progress.best_epoch,
+        "averaged_epochs": result.averaged_epochs,
+    }
+
+
+def _tell(callbacks: Sequence[Callback], text: str) -> None:
+    for callback in callbacks:
+        callback.on_message(text)

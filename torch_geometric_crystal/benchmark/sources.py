@@ -1,0 +1,127 @@
+"""Data sets by name or path, cut into training, validation and test parts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch_geometric.data import Data
+
+from torch_geometric_crystal.checks import check_argument, check_choice
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class CrystalParts:
+    """Crystals with their graphs, in three parts, and what their targets are.
+
+    Args:
+        parts: crystals by ``"train"``, ``"val"`` and ``"test"``.
+        target_names: names of the columns of y.
+        units: their units; empty where unknown.
+    """
+
+    parts: dict[str, list[Data]]
+    target_names: tuple[str, ...]
+    units: tuple[str, ...]
+
+
+def bundled_datasets() -> dict[str, Any]:
+    """Return the data sets that are part of the package, by the name that the command line knows them by."""
+    from torch_geometric_crystal.datasets import FLLA2015, Carbon24, Elastic2015, MatbenchPhonons, MP20Val
+
+    return {
+        "flla_2015": FLLA2015,
+        "elastic_2015": Elastic2015,
+        "matbench_phonons": MatbenchPhonons,
+        "carbon_24": Carbon24,
+        "mp_20_val": MP20Val,
+    }
+
+
+def open_dataset(data: str, targets: Sequence[str], transform: Callable | None, progress: bool = False) -> Any:
+    """Open a bundled data set by name or any other by path, with `transform` applied once and cached.
+
+    Args:
+        data: a bundled set's name, or a path that :class:`~torch_geometric_crystal.datasets.CrystalDataset` reads.
+        targets: names of the targets; the first that the data set has if none.
+        transform: for a model, ``model.neighborhood()``.
+        progress: whether to show a bar while the graphs are made.
+
+    Raises:
+        ValueError: if the data set has no targets, or not those.
+        FileNotFoundError: if `data` is neither a bundled name nor a path.
+    """
+    from torch_geometric_crystal.datasets import CrystalDataset, open_source
+
+    bundled = bundled_datasets()
+    settings: dict[str, Any] = {"pre_transform": transform, "log": progress}
+    if data in bundled:
+        names = list(targets) or [next(iter(bundled[data].units))]
+        return bundled[data](target=names, **settings)
+    try:
+        available = list(targets) or list(open_source(data).target_names)[:1]
+        source = open_source(data, available or None)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"data: {data!r} is neither a path nor one of {', '.join(bundled)}") from error
+    return CrystalDataset(source, on_error="skip", **settings)
+
+
+def load_parts(
+    data: str,
+    targets: Sequence[str],
+    transform: Callable | None,
+    seed: int = 0,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    progress: bool = False,
+) -> CrystalParts:
+    """Open a data set with targets and cut it: as its authors did where it has a split, else at random by `seed`.
+
+    Args:
+        data: as in :func:`open_dataset`.
+        targets: as in :func:`open_dataset`.
+        transform: as in :func:`open_dataset`.
+        seed: seed of a random split.
+        val_fraction: share to validate on, in a random split.
+        test_fraction: share to test on, in a random split.
+        progress: whether to show a bar while the graphs are made.
+
+    Raises:
+        ValueError: if there are no targets, or too few crystals to split.
+    """
+    dataset = open_dataset(data, targets, transform, progress)
+    names = tuple(dataset.target_names)
+    check_argument(len(names) > 0, "data", "crystals with at least one target to train on or compare with", data)
+    units = dict(getattr(dataset, "units", {}))
+    split = dataset.split() if hasattr(dataset, "split") else {}
+    if set(split) != set(PARTS):
+        split = random_split(len(dataset), val_fraction, test_fraction, seed)
+    parts = {part: [dataset[int(index)] for index in split[part]] for part in PARTS}
+    return CrystalParts(parts, names, tuple(units.get(name, "") for name in names))
+
+
+def random_split(number: int, val_fraction: float, test_fraction: float, seed: int) -> dict[str, list[int]]:
+    """Cut 0 .. number - 1 at random into parts, each sorted; a share above 0 gives at least one crystal.
+
+    Raises:
+        ValueError: if no crystal is left to train on.
+    """
+    num_val, num_test = (max(1, round(number * f)) if f > 0 else 0 for f in (val_fraction, test_fraction))
+    check_argument(num_val + num_test < number, "data", "more crystals than validation and test take", number)
+    order = np.random.default_rng(seed).permutation(number)
+    cut = {"val": order[:num_val], "test": order[num_val : num_val + num_test], "train": order[num_val + num_test :]}
+    return {part: sorted(cut[part].tolist()) for part in PARTS}
+
+
+def choose_part(parts: CrystalParts, part: str) -> list[Data]:
+    """Return one part, or with ``"all"`` the crystals of all of them.
+
+    Raises:
+        ValueError: for another name, or if the part is empty.
+    """
+    check_choice("split", part, (*PARTS, "all"))
+    chosen = [c for name in PARTS for c in parts.parts[name]] if part == "all" else parts.parts[part]
+    check_argument(len(chosen) > 0, "split", "a part with crystals", f"{part!r}, which has none")
+    return chosen

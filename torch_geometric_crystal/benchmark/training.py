@@ -1,0 +1,340 @@
+"""The training loop: one recipe, any model, resumable to the bit.
+
+Devices, precision and clipping are Lightning Fabric's; the loop is written out here because a run must continue from
+a checkpoint that holds tensors and plain values alone, from the middle of an epoch too.
+"""
+
+import contextlib
+import hashlib
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+
+from torch_geometric_crystal.benchmark.averaging import WeightAverage
+from torch_geometric_crystal.benchmark.batching import crystal_loader
+from torch_geometric_crystal.benchmark.callbacks import Callback, StopRequest
+from torch_geometric_crystal.benchmark.checkpoint import CheckpointError, ModelCard, read_checkpoint, save_checkpoint
+from torch_geometric_crystal.benchmark.config import RunConfig
+from torch_geometric_crystal.benchmark.metrics import masked_loss, mean_absolute_errors
+from torch_geometric_crystal.benchmark.progress import Progress, random_state, restore_random_state, seed_everything
+from torch_geometric_crystal.benchmark.recipe import Recipe
+from torch_geometric_crystal.benchmark.recording import write_history
+from torch_geometric_crystal.checks import MissingDependencyError, check_argument
+from torch_geometric_crystal.datasets.atomic_write import remove_leftovers
+
+CHECKPOINT_SECONDS = 600.0
+"""A checkpoint is written at each epoch's end, and within an epoch when the last one is this old."""
+
+
+class TrainingDivergedError(ArithmeticError):
+    """The training loss is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a training run ended.
+
+    Args:
+        reason: ``"finished"`` (all epochs), ``"early"`` (early stopping), ``"time"`` (max_time) or ``"interrupted"``.
+        progress: where it stands.
+        averaged_epochs: epochs in the running mean of the weights; 0 if there is none.
+    """
+
+    reason: str
+    progress: Progress
+    averaged_epochs: int
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser over all of the model's parameters."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
+
+
+def make_fabric(device: str, precision: str) -> Any:
+    """Return the Lightning Fabric for a device name (``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``).
+
+    Raises:
+        MissingDependencyError: without lightning.
+        ValueError: for a device that is unknown or not there.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from lightning.fabric import Fabric
+    except ImportError as error:
+        raise MissingDependencyError("lightning", "train") from error
+
+    kind, _, index = device.partition(":")
+    check_argument(
+        kind in ("auto", "cpu", "cuda", "mps") and (not index or (kind == "cuda" and index.isdigit())),
+        "device", "auto, cpu, cuda, cuda:<number> or mps", device,
+    )  # fmt: skip
+    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
+        raise ValueError(f"device: {device!r} is not available here; use --device cpu or auto")
+    # A model and crystals in float64 pass through Fabric's "32-true" unchanged; its "64-true" would round the outputs.
+    precision = {"32": "32-true", "64": "32-true"}.get(precision, precision)
+    return Fabric(accelerator=kind, devices=[int(index)] if index else 1, precision=precision)  # type: ignore[arg-type]
+
+
+def fit(
+    model: nn.Module,
+    train: Sequence[Data],
+    validation: Sequence[Data],
+    config: RunConfig,
+    card: ModelCard,
+    output: str | Path,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+) -> FitResult:
+    """Train a model and write ``last.ckpt``, ``best.ckpt`` and ``history.csv`` into a folder.
+
+    Targets are standardised by the training crystals' statistics, which are stored with the weights. With ``resume``
+    the run continues from ``last.ckpt``: on one CPU to the same bits as a run that was never interrupted, whether it
+    was stopped between epochs or within one. SIGINT and SIGTERM write the checkpoint and return.
+
+    Args:
+        model: takes a batch, returns (B, T) in physical units, and has ``normalization``.
+        train: crystals with their graphs and targets y (1, T).
+        validation: likewise; may be empty, then no best epoch is chosen.
+        config: recipe, seed, device, precision and time limit.
+        card: how to use the weights, stored in the checkpoints.
+        output: the run's folder.
+        callbacks: told about progress.
+        resume: continue from ``last.ckpt`` where there is one; otherwise start anew and remove an older run's files.
+
+    Returns:
+        How the run ended. The model has the weights of the last step, not their mean.
+
+    Raises:
+        CheckpointError: if the checkpoint to resume from is damaged or of another run.
+        TrainingDivergedError: if the loss becomes infinite or NaN.
+    """
+    check_argument(len(train) > 0, "train", "at least one crystal", "none")
+    return _Fit(model, train, validation, config, card, Path(output), callbacks).run(resume)
+
+
+class _Fit:
+    """State of one call of :func:`fit`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Sequence[Data],
+        validation: Sequence[Data],
+        config: RunConfig,
+        card: ModelCard,
+        output: Path,
+        callbacks: Sequence[Callback],
+    ):
+        self.config, self.recipe, self.card, self.callbacks = config, config.recipe, card, callbacks
+        self.last, self.best, self.history = output / "last.ckpt", output / "best.ckpt", output / "history.csv"
+        self.fabric = make_fabric(config.device, config.precision)
+        model.normalization.fit(torch.cat([crystal.y for crystal in train]))  # type: ignore[union-attr,operator]
+        if config.precision == "64":
+            model.double()
+            train, validation = [[_to_double(c) for c in crystals] for crystals in (train, validation)]
+        self.model = model
+        self.module, self.optimizer = self.fabric.setup(model, make_optimizer(model, self.recipe))
+        by = (self.recipe.batch_size, self.recipe.batch_by)
+        self.loader = crystal_loader(train, *by, shuffle=True, seed=config.seed)
+        self.validation = list(crystal_loader(validation, *by)) if len(validation) > 0 else []
+        self.data_hash = _data_hash(train)
+        self.progress = Progress()
+        self.average = WeightAverage()
+        self.saved_at = time.perf_counter()
+
+    def run(self, resume: bool) -> FitResult:
+        resume = resume and self.last.is_file()
+        for path in (self.last, self.best, self.history):
+            remove_leftovers(path)
+            if not resume:
+                path.unlink(missing_ok=True)  # an older run's, which a later resume must not take for this one
+        seed_everything(self.config.seed)  # here, since packages that setting up loads may draw random numbers
+        if resume:
+            self._restore()
+        self._tell("on_start", self.recipe.epochs, self.progress.epoch, self.config.max_time)
+        with StopRequest() as stop:
+            reason = self._reason_to_stop()
+            while not reason:
+                reason = self._run_epoch(stop) or self._reason_to_stop()
+        self._tell("on_end", reason)
+        return FitResult(reason, self.progress, self.average.count)
+
+    def _reason_to_stop(self) -> str:
+        progress, recipe = self.progress, self.recipe
+        if progress.epoch >= recipe.epochs:
+            return "finished"
+        if recipe.patience and self.validation and progress.epoch - progress.best_epoch >= recipe.patience:
+            return "early"
+        last_epoch = progress.history[-1]["seconds"] if progress.history and progress.batch == 0 else 0.0
+        return "time" if self._out_of_time(last_epoch) else ""
+
+    def _out_of_time(self, ahead: float = 0.0) -> bool:
+        limit = self.config.max_time
+        return limit is not None and self.progress.seconds + ahead >= 60.0 * limit
+
+    def _run_epoch(self, stop: StopRequest) -> str:
+        progress = self.progress
+        sampler = self.loader.batch_sampler
+        sampler.set_epoch(progress.epoch, 0)  # type: ignore[union-attr]
+        num_batches = len(sampler)  # type: ignore[arg-type]
+        sampler.set_epoch(progress.epoch, progress.batch)  # type: ignore[union-attr]
+        self._tell("on_epoch_start", progress.epoch + 1, num_batches, progress.batch)
+        self.module.train()
+        losses: list[Tensor] = []
+        clock = time.perf_counter()
+        for batch in self.loader:
+            losses.append(self._step(batch))
+            now = time.perf_counter()
+            progress.seconds, clock = progress.seconds + now - clock, now
+            self._tell("on_batch_end", progress.epoch + 1, progress.seconds)
+            finished = progress.batch == num_batches
+            interrupted = stop.requested or (self._out_of_time() and not finished)
+            if interrupted or now - self.saved_at > CHECKPOINT_SECONDS:
+                self._collect(losses)
+                self._save()
+            if interrupted:
+                return "interrupted" if stop.requested else "time"
+        self._collect(losses)
+        self._finish_epoch(clock)
+        return "interrupted" if stop.requested else ""
+
+    def _step(self, batch: Batch) -> Tensor:
+        progress = self.progress
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr * self.recipe.lr_factor(progress.step, progress.epoch)
+        progress.weights.append(int((~batch.y.isnan()).sum()))
+        batch = batch.to(self.fabric.device, non_blocking=True)
+        self.optimizer.zero_grad(set_to_none=True)
+        prediction = self.module(batch)
+        loss = masked_loss(prediction, batch.y, self.model.normalization.std, self.recipe.loss)  # type: ignore[union-attr,arg-type]
+        self.fabric.backward(loss)
+        if self.recipe.clip_norm:
+            self.fabric.clip_gradients(
+                self.module, self.optimizer, max_norm=self.recipe.clip_norm, error_if_nonfinite=False
+            )
+        self.optimizer.step()
+        progress.step += 1
+        progress.batch += 1
+        return loss.detach()
+
+    def _lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _collect(self, losses: list[Tensor]) -> None:
+        """Move the batches' losses from the device into the progress: one wait for many batches."""
+        if losses:
+            self.progress.losses += torch.stack(losses).tolist()
+            losses.clear()
+        loss = self.progress.train_loss()
+        if not abs(loss) < float("inf"):
+            raise TrainingDivergedError(
+                f"the training loss is {loss} in epoch {self.progress.epoch + 1}: try a lower learning rate "
+                f"(it was {self._lr():.2g}). The checkpoint before it is whole: {self.last}"
+            )
+
+    def _finish_epoch(self, clock: float) -> None:
+        progress = self.progress
+        before = sum(row["seconds"] for row in progress.history)
+        validation, error = self._validate()
+        progress.seconds += time.perf_counter() - clock
+        is_best = progress.finish_epoch(self._lr(), progress.seconds - before, validation, error)
+        if self._averaging():
+            self.average.update(self.model.state_dict())
+        else:
+            self.average.reset()
+        if is_best:
+            save_checkpoint(self.best, self.card, self.model.state_dict())
+        self._save()
+        self._tell("on_epoch_end", progress.history[-1], is_best)
+
+    def _averaging(self) -> bool:
+        return self.recipe.averaging_epochs > 0 and (self.progress.epoch > self._averaging_start() or self._timely())
+
+    def _averaging_start(self) -> int:
+        return max(self.recipe.epochs - self.recipe.averaging_epochs, 0)
+
+    def _timely(self) -> bool:
+        limit = self.config.max_time
+        share = self._averaging_start() / self.recipe.epochs
+        return limit is not None and self.progress.seconds >= 60.0 * limit * share
+
+    @torch.no_grad()
+    def _validate(self) -> tuple[dict[str, float], float]:
+        if not self.validation:
+            return {}, float("nan")
+        self.module.eval()
+        batches = [batch.to(self.fabric.device, non_blocking=True) for batch in self.validation]
+        prediction = torch.cat([self.module(batch) for batch in batches])
+        errors = mean_absolute_errors(prediction.cpu(), torch.cat([batch.y for batch in batches]).cpu())
+        scaled = errors / self.model.normalization.std.cpu()  # type: ignore[union-attr,operator]
+        return dict(zip(self.card.target_names, errors.tolist(), strict=True)), float(scaled.nanmean())
+
+    def _save(self) -> None:
+        averaged = self.average.averaged(self.model.state_dict()) if self.average.count else None
+        training = {
+            "optimizer": self.optimizer.state_dict(),
+            "progress": self.progress.to_dict(),
+            "average": self.average.state_dict(),
+            "random": random_state(self.fabric.device),
+            "recipe": self.recipe.to_dict(),
+            "seed": self.config.seed,
+            "data_hash": self.data_hash,
+        }
+        save_checkpoint(self.last, self.card, self.model.state_dict(), averaged, training)
+        write_history(self.history, self.progress.history)
+        self.saved_at = time.perf_counter()
+
+    def _restore(self) -> None:
+        content = read_checkpoint(self.last)
+        state = content["training"]
+        if state is None:
+            raise CheckpointError(self.last, "has no training state", "Resume from a last.ckpt of tgcrystal train.")
+        same = (content["card"], state["seed"], state["data_hash"]) == (self.card, self.config.seed, self.data_hash)
+        if not same:
+            fault = "belongs to a run with another model, seed or training set"
+            raise CheckpointError(self.last, fault, "Resume with that run's config.yaml, or choose another --output.")
+        with _as_damage(self.last):
+            self.model.load_state_dict(content["state_dict"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress.from_dict(state["progress"])
+            self.average.load_state_dict(state["average"])
+            restore_random_state(state["random"], self.fabric.device)
+        if self.average.count > self.progress.epoch - self._averaging_start() and not self._timely():
+            self.average.reset()  # the run is now longer: its last epochs are others
+        write_history(self.history, self.progress.history)
+
+    def _tell(self, event: str, *args: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(*args)
+
+
+@contextlib.contextmanager
+def _as_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(path, f"its training state is incomplete ({error})", "Train again.") from error
+
+
+def _to_double(crystal: Data) -> Data:
+    return crystal.clone().apply(lambda value: value.double() if value.is_floating_point() else value)
+
+
+def _data_hash(crystals: Sequence[Data]) -> str:
+    """SHA-256 of the training set's names (where there are any) and targets, in order."""
+    digest = hashlib.sha256()
+    for index, crystal in enumerate(crystals):
+        digest.update(str(crystal.get("structure_id", index)).encode())
+        digest.update(crystal.y.double().numpy().tobytes())
+    return digest.hexdigest()

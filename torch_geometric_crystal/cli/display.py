@@ -1,0 +1,163 @@
+"""What the command line shows: consoles, the training bar, tables of errors."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+LOG_SECONDS = 10.0
+"""Without a terminal, epochs are reported as lines at least this far apart."""
+
+
+def console() -> Console:
+    """The console for results: standard output."""
+    return Console(highlight=False)
+
+
+def error_console() -> Console:
+    """The console for errors and warnings: standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+class TrainingBar:
+    """Shows a training run: a bar on a terminal, else a line every few seconds.
+
+    It is a :class:`torch_geometric_crystal.benchmark.callbacks.Callback` in all but name, so that this module does not
+    import torch.
+
+    Args:
+        name: what is trained, shown before each line.
+        units: unit of each target, by name.
+    """
+
+    def __init__(self, name: str, units: Mapping[str, str] | None = None):
+        self.name = name
+        self.units = dict(units or {})
+        self.console = console()
+        self.progress: Progress | None = None
+        self.task = TaskID(0)
+        self.epochs = 0
+        self.shown_at = 0.0
+        self.unshown: dict[str, float] = {}
+        self.limit: float | None = None
+
+    def on_message(self, text: str) -> None:
+        """Show what takes a while."""
+        self.console.print(f"{self.name}: {text} ...", style="dim")
+
+    def on_start(self, epochs: int, epoch: int, max_time: float | None) -> None:
+        """Open the bar."""
+        self.epochs, self.limit = epochs, max_time
+        if not self.console.is_terminal:
+            return
+        columns = (
+            TextColumn(self.name),
+            BarColumn(),
+            TextColumn("epoch"),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self.progress = Progress(*columns, console=self.console)
+        self.task = self.progress.add_task(self.name, total=epochs, completed=epoch, state="")
+        self.progress.start()
+
+    def on_epoch_start(self, epoch: int, num_batches: int, done: int) -> None:
+        """Remember how many batches the epoch has."""
+        self.num_batches = max(num_batches, 1)
+        self.batch = done
+
+    def on_batch_end(self, epoch: int, seconds: float) -> None:
+        """Move the bar by a batch; with a time limit it shows the share of the time if that is larger."""
+        self.batch += 1
+        if self.progress is not None:
+            done = epoch - 1 + self.batch / self.num_batches
+            if self.limit is not None:
+                done = max(done, self.epochs * seconds / (60.0 * self.limit))
+            self.progress.update(self.task, completed=round(min(done, self.epochs), 2))
+
+    def on_epoch_end(self, row: dict[str, float], is_best: bool) -> None:
+        """Show the epoch's loss and errors."""
+        state = self._state(row)
+        if self.progress is not None:
+            self.progress.update(self.task, state=state)
+        elif time.perf_counter() - self.shown_at >= LOG_SECONDS:
+            self._line(row)
+        else:
+            self.unshown = row
+
+    def on_end(self, reason: str) -> None:
+        """Close the bar."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+        elif self.unshown:
+            self._line(self.unshown)
+
+    def _line(self, row: dict[str, float]) -> None:
+        self.console.print(f"{self.name}: epoch {row['epoch']:g}/{self.epochs} {self._state(row)}", soft_wrap=True)
+        self.shown_at, self.unshown = time.perf_counter(), {}
+
+    def _state(self, row: Mapping[str, float]) -> str:
+        parts = [f"loss {row['train_loss']:.4f}"]
+        for key, value in row.items():
+            if key.startswith("val_mae_"):
+                unit = self.units.get(key.removeprefix("val_mae_"), "")
+                parts.append(f"val MAE {value:.4g} {unit}".rstrip())
+        return ", ".join(parts)
+
+
+def error_table(title: str, errors: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """A table of errors.
+
+    Args:
+        title: heading.
+        errors: by name of the predictor, then by target: mae, rmse, r2, count, and unit where known.
+    """
+    table = Table(title=title, title_justify="left")
+    for column in ("", "target", "MAE", "RMSE", "R²", "crystals"):
+        table.add_column(column, justify="left" if column in ("", "target") else "right")
+    for name, targets in errors.items():
+        for target, values in targets.items():
+            unit = values.get("unit", "")
+            cells = [f"{values['mae']:.4g} {unit}".rstrip(), f"{values['rmse']:.4g}", f"{values['r2']:.3f}"]
+            table.add_row(name, target, *cells, str(values["count"]))
+    return table
+
+
+def warn(text: str) -> None:
+    """Show a warning line on standard error."""
+    error_console().print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+
+
+def show_truncation(truncation: Mapping[str, Any], count: int) -> None:
+    """Show the certified bound on what the graphs' cutoff dropped, and warn where it is above their tolerance.
+
+    Args:
+        truncation: max, median, tolerance, above, as ``benchmark.evaluation.errors_of`` gives them.
+        count: number of crystals.
+    """
+    bounds = f"at most {truncation['max']:.2e} of any softmax row (median {truncation['median']:.2e})"
+    console().print(f"certified truncation bound: {bounds}", soft_wrap=True)
+    if truncation["above"]:
+        warn(
+            f"the bound is above the graphs' tolerance {truncation['tolerance']:g} for {truncation['above']} of "
+            f"{count} crystals: the model's logits spread further than the graphs allow for. Compare with a smaller tol"
+        )
+
+
+def show_files(folder: object, names: Sequence[str]) -> None:
+    """Show which files were written."""
+    console().print(f"written to {folder}: {', '.join(names)}", style="dim", markup=False, soft_wrap=True)

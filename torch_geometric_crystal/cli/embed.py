@@ -1,0 +1,64 @@
+"""``tgcrystal embed``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from torch_geometric_crystal.cli.display import console, show_files, warn
+from torch_geometric_crystal.cli.options import DATA_HELP, BatchBy, BatchSize, Checkpoint, Device, Weights, help_text
+
+HELP = """Write a trained model's pooled features of crystals as .npz.
+
+The file has the arrays ids (n), embedding (n, C) and prediction (n, T). Crystals that cannot be
+used are left out, with a warning.
+
+Examples:
+
+  tgcrystal embed --checkpoint runs/flla --data flla_2015 --output features.npz
+
+  tgcrystal embed -c runs/flla -d folder_of_cifs/
+"""
+
+
+def embed(
+    checkpoint: Checkpoint,
+    data: Annotated[str, typer.Option("--data", "-d", help=DATA_HELP + " No target is needed.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file.")] = Path("embedding.npz"),
+    weights: Weights = "auto",
+    batch_size: BatchSize = 64,
+    batch_by: BatchBy = "crystals",
+    device: Device = "auto",
+) -> None:
+    """Write a trained model's pooled features of crystals as .npz."""
+    import numpy as np
+
+    from torch_geometric_crystal.benchmark.checkpoint import load_model
+    from torch_geometric_crystal.benchmark.prediction import predict
+    from torch_geometric_crystal.benchmark.sources import open_dataset
+    from torch_geometric_crystal.datasets import atomic_write
+
+    if output.suffix != ".npz":
+        raise ValueError(f"--output: expected a name that ends in .npz, received {output}")
+    model = load_model(checkpoint, weights)
+    card: Any = model.card
+    transform = model.neighborhood(**card.neighborhood)  # type: ignore[operator]
+    dataset = open_dataset(data, (), transform, progress=True)
+    for name, error in dataset.errors[:3]:
+        warn(f"left out {name}: {error}")
+    crystals = [dataset[index] for index in range(len(dataset))]
+    result = predict(model, crystals, batch_size, batch_by, device, embedding=True)
+    with atomic_write(output) as file:
+        np.savez(
+            file,
+            ids=np.array(result.ids, dtype=np.str_),
+            embedding=result.embedding.numpy(),  # type: ignore[union-attr]
+            prediction=result.prediction.numpy(),
+        )
+    console().print(f"{len(result.ids)} crystals, {result.embedding.size(1)} features each")  # type: ignore[union-attr]
+    show_files(output.parent, [output.name])
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("embed", help=help_text(HELP))(embed)

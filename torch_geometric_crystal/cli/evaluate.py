@@ -1,0 +1,57 @@
+"""``tgcrystal evaluate``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from torch_geometric_crystal.cli.display import console, error_table, show_files, show_truncation
+from torch_geometric_crystal.cli.options import DATA_HELP, BatchBy, BatchSize, Checkpoint, Device, Weights, help_text
+
+HELP = """Compute a trained model's errors on crystals with known targets.
+
+Writes metrics.json, predictions.csv and parity.png, and states the certified bound on the share of any softmax row that
+the graphs' cutoff dropped.
+
+Examples:
+
+  tgcrystal evaluate --checkpoint runs/flla --data flla_2015 --split test --output runs/flla/test
+
+  tgcrystal evaluate -c runs/flla/best.ckpt -d my_cifs/ --split all --output evaluation
+"""
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    data: Annotated[str, typer.Option("--data", "-d", help=DATA_HELP)],
+    split: Annotated[str, typer.Option(help="train, val, test, or all crystals.")] = "test",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("evaluation"),
+    weights: Weights = "auto",
+    batch_size: BatchSize = 64,
+    batch_by: BatchBy = "crystals",
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of the random split of data without its own, as in training.")] = 0,
+) -> None:
+    """Compute a trained model's errors on crystals with known targets."""
+    from torch_geometric_crystal.benchmark.checkpoint import load_model
+    from torch_geometric_crystal.benchmark.evaluation import evaluate as compute
+    from torch_geometric_crystal.benchmark.evaluation import write_evaluation
+    from torch_geometric_crystal.benchmark.recording import write_json
+    from torch_geometric_crystal.benchmark.sources import choose_part, load_parts
+
+    model = load_model(checkpoint, weights)
+    card: Any = model.card
+    transform = model.neighborhood(**card.neighborhood)  # type: ignore[operator]
+    parts = load_parts(data, card.target_names, transform, seed, progress=True)
+    metrics, predictions = compute(model, choose_part(parts, split), batch_size, batch_by, device)
+    write_json(output / "metrics.json", {"checkpoint": str(checkpoint), "data": data, "split": split} | metrics)
+    write_evaluation(predictions, card, output, f"{card.model} on {data}, {split} part")
+    console().print(error_table(f"{data}, {split} part", {str(card.model): metrics["targets"]}))
+    if "truncation" in metrics:
+        show_truncation(metrics["truncation"], len(predictions.ids))
+    show_files(output, ["metrics.json", "predictions.csv", "parity.png"])
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("evaluate", help=help_text(HELP))(evaluate)

@@ -1,0 +1,86 @@
+"""``tgcrystal predict``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from torch_geometric_crystal.cli.display import console, show_files, warn
+from torch_geometric_crystal.cli.options import BatchBy, BatchSize, Checkpoint, Device, Weights, help_text
+
+HELP = """Predict the properties of crystals in CIF, POSCAR, xyz or JSON files, or folders of them.
+
+Writes a CSV and a JSON file with one row per file, in the order given: id, prediction, the certified bound on the share
+of any softmax row that was cut off, and, for a file that could not be used, the error. Such files do not stop the
+others: the exit code is 0, with a warning.
+
+Examples:
+
+  tgcrystal predict --checkpoint runs/flla my.cif POSCAR_2 folder_of_cifs/ --output predictions.csv
+
+  tgcrystal predict -c model.safetensors cifs/ --batch-by atoms --batch-size 4000
+"""
+
+
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
+    checkpoint: Checkpoint,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="CSV file; a JSON file of the same name is written beside it.")
+    ] = Path("predictions.csv"),
+    weights: Weights = "auto",
+    batch_size: BatchSize = 64,
+    batch_by: BatchBy = "crystals",
+    device: Device = "auto",
+) -> None:
+    """Predict the properties of crystals in files."""
+    from torch_geometric_crystal.benchmark.checkpoint import load_model
+    from torch_geometric_crystal.benchmark.prediction import predict_files, tolerance_of
+    from torch_geometric_crystal.benchmark.recording import write_json, write_table
+
+    model = load_model(checkpoint, weights)
+    card: Any = model.card
+    with console().status("predicting"):
+        rows = predict_files(model, files, batch_size, batch_by, device)
+    columns = prediction_columns(card)
+    table = [prediction_row(row, columns) for row in rows]
+    csv_path = output.with_suffix(".csv")
+    write_table(csv_path, table)
+    units = dict(zip(columns, card.units, strict=True))
+    write_json(csv_path.with_suffix(".json"), {"checkpoint": str(checkpoint), "units": units, "predictions": table})
+    failed = [row for row in rows if row.error]
+    console().print(f"{len(rows) - len(failed)} of {len(rows)} files predicted")
+    if failed:
+        warn(f"{len(failed)} failed, see the column error; the first, {failed[0].path}: {failed[0].error}")
+    tolerance = tolerance_of(model)
+    above = [row for row in rows if tolerance is not None and row.truncation_bound > tolerance]
+    if above:
+        warn(
+            f"truncation_bound is above the graphs' tolerance {tolerance:g} for {len(above)} files, "
+            f"up to {max(row.truncation_bound for row in above):.1e}: the logits spread further than allowed for"
+        )
+    show_files(csv_path.parent, [csv_path.name, csv_path.with_suffix(".json").name])
+
+
+def prediction_columns(card: Any) -> list[str]:
+    """Names of the columns with predictions: ``prediction``, or ``prediction_<name>`` for several targets."""
+    from torch_geometric_crystal.benchmark.recording import column_names
+
+    return column_names(card.target_names)[1]
+
+
+def prediction_row(row: Any, columns: list[str]) -> dict[str, Any]:
+    """One file's row: id, predictions, truncation_bound, error, file; what there is not is None."""
+    values = row.values or (None,) * len(columns)
+    return {
+        "id": row.structure_id,
+        **dict(zip(columns, values, strict=True)),
+        "truncation_bound": row.truncation_bound,
+        "error": row.error or None,
+        "file": row.path,
+    }
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("predict", help=help_text(HELP))(predict)
