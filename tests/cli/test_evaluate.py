@@ -1,0 +1,45 @@
+import csv
+import json
+
+import pytest
+
+
+def test_errors_of_a_part_are_written(run, small_run, cif_folder, tmp_path):
+    result = run(
+        "evaluate", "-c", small_run, "-d", cif_folder, "--split", "all", "-o", tmp_path / "e", "--device", "cpu"
+    )
+    assert result.code == 0, result.err
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    with (tmp_path / "e" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    mae = sum(abs(float(row["target"]) - float(row["prediction"])) for row in rows) / 12
+    (errors,) = metrics["targets"].values()
+    assert errors["mae"] == pytest.approx(mae, rel=1e-6)
+    assert (tmp_path / "e" / "parity.png").exists()
+
+
+def test_test_part_is_that_of_the_training(run, small_run, cif_folder, tmp_path):
+    run("evaluate", "-c", small_run, "-d", cif_folder, "-o", tmp_path / "e", "--device", "cpu")
+    assert (tmp_path / "e" / "predictions.csv").read_text() == (small_run / "predictions.csv").read_text()
+
+
+def test_certified_bound_is_shown_for_crystalformer(run, cif_folder, tmp_path):
+    options = [f"--model-option={text}" for text in ("channels=8", "num_blocks=1", "num_heads=2", "num_basis=4")]
+    flags = ["--epochs", "1", "--tol", "0.01", "--device", "cpu", "--output", tmp_path / "run"]
+    result = run("train", "--data", cif_folder, *options, *flags)
+    assert result.code == 0, result.err
+    result = run("evaluate", "-c", tmp_path / "run", "-d", cif_folder, "-o", tmp_path / "e", "--device", "cpu")
+    assert "certified truncation bound: at most" in result.out
+    bound = json.loads((tmp_path / "e" / "metrics.json").read_text())["truncation"]
+    assert 0 < bound["median"] <= bound["max"] < 0.01
+    assert (bound["tolerance"], bound["above"]) == (0.01, 0)
+
+
+def test_bound_above_the_tolerance_is_a_warning(capsys):
+    from torch_geometric_crystal.cli.display import show_truncation
+
+    show_truncation({"max": 0.1, "median": 0.001, "tolerance": 0.01, "above": 3}, 12)
+    captured = capsys.readouterr()
+    assert "at most 1.00e-01 of any softmax row" in captured.out
+    assert "warning: the bound is above the graphs' tolerance 0.01 for 3 of 12 crystals" in captured.err

@@ -1,0 +1,70 @@
+"""embed, convert, info, and what the commands share."""
+
+import numpy as np
+import pytest
+
+from torch_geometric_crystal import __version__
+from torch_geometric_crystal.cli.info import package_version
+from torch_geometric_crystal.cli.options import help_text, parse_settings
+
+
+def test_embedding_is_written(run, small_run, cif_folder, tmp_path):
+    result = run("embed", "-c", small_run, "-d", cif_folder, "-o", tmp_path / "e.npz", "--device", "cpu")
+    assert result.code == 0, result.err
+    with np.load(tmp_path / "e.npz", allow_pickle=False) as arrays:
+        assert arrays["ids"].tolist() == [f"x{index:02d}" for index in range(12)]
+        assert arrays["embedding"].shape == (12, 128)
+        assert arrays["prediction"].shape == (12, 1)
+
+
+def test_embedding_file_must_be_npz(run, small_run, cif_folder, tmp_path):
+    result = run("embed", "-c", small_run, "-d", cif_folder, "-o", tmp_path / "e.csv")
+    assert result.code == 2
+    assert ".npz" in result.err
+
+
+def test_converted_store_trains_like_its_source(run, cif_folder, small_flags, tmp_path):
+    result = run("convert", cif_folder, tmp_path / "store.npz", "--workers", "0")
+    assert result.code == 0, result.err
+    assert "12 structures" in result.out
+    result = run("train", "-d", tmp_path / "store.npz", "-m", "cgcnn", "-o", tmp_path / "run", *small_flags)
+    assert result.code == 0, result.err
+
+
+def test_convert_can_leave_out_what_is_broken(run, tmp_path, cif_folder):
+    import shutil
+
+    folder = tmp_path / "cifs"
+    shutil.copytree(cif_folder, folder)
+    (folder / "x03.cif").write_text("nonsense")
+    assert run("convert", folder, tmp_path / "s.npz", "--workers", "0").code == 2
+    result = run("convert", folder, tmp_path / "s.npz", "--skip-errors", "--workers", "0")
+    assert result.code == 0
+    assert "11 structures" in result.out
+    assert "1 left out; the first, x03" in result.err
+
+
+def test_info_names_versions_devices_and_backends(run):
+    result = run("info")
+    assert result.code == 0, result.err
+    for text in (__version__, "torch_geometric", "GPU", "blocked", "crystalformer", "flla_2015"):
+        assert text in result.out
+
+
+def test_version_of_what_is_not_installed():
+    assert package_version("surely-not-installed") is None
+
+
+def test_settings_are_parsed_as_yaml():
+    settings = parse_settings(["a=2", "b=real", "c=true", "d=[1, 2]", "e=1.5"], "--model-option")
+    assert settings == {"a": 2, "b": "real", "c": True, "d": [1, 2], "e": 1.5}
+
+
+@pytest.mark.parametrize("text", ["a", "=3", "a=[1"])
+def test_malformed_settings_are_named(text):
+    with pytest.raises(ValueError, match="--model-option"):
+        parse_settings([text], "--model-option")
+
+
+def test_help_paragraphs_are_joined_and_examples_kept():
+    assert help_text("One\nline.\n\n  tgcrystal x\n\nTwo.\n") == "One line.\n\n  tgcrystal x\n\nTwo."
