@@ -39,6 +39,16 @@ def _tidy(axes: Any) -> None:
         axes.spines[side].set_visible(False)
 
 
+def _log_scale(axes: Any) -> None:
+    """Logarithmic values, with ticks at 1, 2 and 5 written out."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def plot_learning_curve(
     history: Sequence[dict[str, float]],
     path: str | Path,
@@ -63,7 +73,8 @@ def plot_learning_curve(
     panels = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
     epochs = [row["epoch"] for row in history]
     panels[0].plot(epochs, [row["train_loss"] for row in history], color=BLUE, linewidth=1.5)
-    panels[0].set(xlabel="epoch", ylabel="training loss (standardised)", yscale="log")
+    panels[0].set(xlabel="epoch", ylabel="training loss (standardised)")
+    _log_scale(panels[0])
     for axes, name in zip(panels[1:], shown, strict=True):
         errors = [row[f"val_mae_{name}"] for row in history]
         best = min(range(len(errors)), key=lambda i: errors[i])
@@ -74,11 +85,11 @@ def plot_learning_curve(
         if averaged and name in averaged:
             axes.axhline(averaged[name], color=GREY, linestyle="--", label=f"averaged weights {averaged[name]:.4g}")
         axes.set(xlabel="epoch", ylabel=f"validation MAE, {label(name, dict(zip(target_names, units, strict=True)))}")
-        axes.set_yscale("log")
+        _log_scale(axes)
         axes.legend(frameon=False)
     for axes in panels:
         _tidy(axes)
-    figure.suptitle(title)
+    figure.suptitle(title, fontsize=10)
     _save(figure, path)
 
 
@@ -130,5 +141,5 @@ def plot_parity(
         name_with_unit = label(name, {name: unit})
         axes.set(xlabel=f"true {name_with_unit}", ylabel=f"predicted {name_with_unit}")
         _tidy(axes)
-    figure.suptitle(title)
+    figure.suptitle(title, fontsize=10)
     _save(figure, path)
