@@ -2,29 +2,14 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.ops.largest_result import LargestResult
 from torch_geometric_crystal.ops import GaussianBasis, group_edges
 from torch_geometric_crystal.ops.infinite_attention import row_blocks as row_blocks_module
 from torch_geometric_crystal.ops.infinite_attention.blocked import backward_blocked, forward_blocked
 from torch_geometric_crystal.ops.infinite_attention.row_blocks import row_blocks
 
 ATOMS, EDGES, HEADS, HEAD_DIM, BASIS, SLOTS = 60, 24_000, 4, 4, 16, 500
-
-
-class LargestResult(TorchDispatchMode):
-    """Keeps the number of elements of the largest tensor that any operation returned with memory of its own."""
-
-    def __init__(self):
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, torch.Tensor):
-                self.numel = max(self.numel, tensor.untyped_storage().nbytes() // tensor.element_size())
-        return result
 
 
 @pytest.mark.parametrize("need_dist", [False, True], ids=["fixed atoms", "moving atoms"])
