@@ -131,7 +131,8 @@ def _add_position_gradients(
     vector = waves.vector[block.waves]
     twice = torch.cat([sums.gaussian, sums.gaussian], -1)
     grad_row_phase = (spectrum * twice).sum(1)  # (G, R, 2M)
-    grad_atom_phase = (grad_sum.transpose(2, 3) @ (twice * sums.row_phase)).sum(1)  # (G, n, 2M)
+    # Heads and rows are summed over together: (G, n, H R) (G, H R, 2M).
+    grad_atom_phase = grad_sum.flatten(1, 2).transpose(1, 2) @ (twice * sums.row_phase).flatten(1, 2)
     row_angle = _angle_gradient(grad_row_phase, sums.row_phase.squeeze(1))
     atom_angle = _angle_gradient(grad_atom_phase, sums.atom_phase.squeeze(1))
     _add(grad_pos, block.rows, row_angle @ vector)
