@@ -2,7 +2,7 @@
 
 import pytest
 
-from torch_geometric_crystal.ops import choose_backend, use_backend
+from torch_geometric_crystal.ops import available_backends, choose_backend, use_backend
 
 
 def test_argument_beats_context_and_context_beats_default():
@@ -14,6 +14,11 @@ def test_argument_beats_context_and_context_beats_default():
             assert choose_backend() == "blocked"
         assert choose_backend() == "reference"
     assert choose_backend() == "blocked"
+
+
+def test_auto_takes_the_first_of_the_available_backends():
+    assert available_backends() == ("blocked", "reference")
+    assert choose_backend("auto") == available_backends()[0]
 
 
 def test_context_is_left_after_an_error():

@@ -19,9 +19,10 @@ def info() -> None:
     import torch
     from rich.table import Table
 
-    from torch_geometric_crystal import __version__, ops
+    from torch_geometric_crystal import __version__
     from torch_geometric_crystal.benchmark.sources import bundled_datasets
     from torch_geometric_crystal.nn.models import MODELS
+    from torch_geometric_crystal.ops import available_backends
 
     table = Table(show_header=False, title="torch_geometric_crystal", title_justify="left")
     table.add_row("python", f"{platform.python_version()} ({sys.platform}, {platform.machine()})")
@@ -31,7 +32,7 @@ def info() -> None:
     table.add_row("CPU threads", str(torch.get_num_threads()))
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     table.add_row("GPU", ", ".join(names) or "none")
-    table.add_row("backends", ", ".join(getattr(ops, "available_backends", lambda: ("blocked", "reference"))()))
+    table.add_row("backends", ", ".join(available_backends()))
     table.add_row("models", ", ".join(sorted(MODELS)))
     table.add_row("bundled data", ", ".join(bundled_datasets()))
     console().print(table)

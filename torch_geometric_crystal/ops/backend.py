@@ -8,6 +8,12 @@ from torch_geometric_crystal.checks import check_choice
 
 BACKENDS = ("auto", "blocked", "reference")
 
+
+def available_backends() -> tuple[str, ...]:
+    """The backends that can run here, the fastest first; ``"auto"`` takes the first."""
+    return tuple(backend for backend in BACKENDS if backend != "auto")
+
+
 _forced: ContextVar[str] = ContextVar("torch_geometric_crystal_backend", default="auto")
 
 
@@ -38,4 +44,4 @@ def choose_backend(backend: str | None = None) -> str:
     """
     backend = _forced.get() if backend is None else backend
     check_choice("backend", backend, BACKENDS)
-    return "blocked" if backend == "auto" else backend
+    return available_backends()[0] if backend == "auto" else backend
