@@ -79,5 +79,5 @@ def _require(data: Data, *fields: str) -> None:
         not missing,
         "data",
         f"crystals with {' and '.join(fields)}; apply model.neighborhood() to each crystal before batching",
-        f"fields {sorted(data.keys())}",
+        sorted(data.keys()),
     )

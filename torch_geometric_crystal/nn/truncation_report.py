@@ -30,7 +30,7 @@ def row_truncation_bound(statistics: RowStatistics, data: Data, batch: Tensor, r
         "log_tail" in data and "edge_cutoff" in data,
         "data",
         "log_tail and edge_cutoff, which InfiniteNeighborhood writes",
-        f"fields {sorted(data.keys())}",
+        sorted(data.keys()),
     )
     query, key = statistics.query.double(), statistics.key.double()
     max_logit = largest_logits(query, key, batch, data.edge_cutoff.numel()) * statistics.scale
