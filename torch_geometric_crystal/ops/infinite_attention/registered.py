@@ -1,7 +1,6 @@
 """The blocked backend as operators of ``torch.library``, so that torch.compile, export and autograd see one node."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Sequence  # noqa: UP035 (torch 2.6 reads no other spelling in a schema)
 
 import torch
 from torch import Tensor
