@@ -1,4 +1,5 @@
 import errno
+import inspect
 import json
 import os
 import pickle
@@ -16,6 +17,8 @@ from torch_geometric_crystal.benchmark.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from torch_geometric_crystal.benchmark.config import RunConfig
+from torch_geometric_crystal.benchmark.run import build_run_model
 from torch_geometric_crystal.nn.models import CGCNN, Crystalformer
 
 
@@ -250,3 +253,19 @@ def test_card_needs_a_unit_per_target():
 def test_error_survives_pickling():
     error = pickle.loads(pickle.dumps(CheckpointError("a.ckpt", "is bad", "Mend it.")))
     assert str(error) == "checkpoint 'a.ckpt': is bad. Mend it."
+
+
+@pytest.mark.parametrize("name", ["crystalformer", "cgcnn"])
+def test_graph_of_a_checkpoint_outlives_a_change_of_defaults(name, monkeypatch, tmp_path):
+    config = RunConfig(data="flla_2015", targets=("y",), model=name, neighborhood={"cutoff": 5.0})
+    model = build_run_model(config, ["y"], [""])
+    transform = type(model.neighborhood())
+    save_checkpoint(tmp_path / "model.ckpt", model.card, model.state_dict())
+    expected = repr(model.neighborhood(**model.card.neighborhood))
+    changed = {"spread": 7.0} if name == "crystalformer" else {"tie_tolerance": 0.5}
+    names = list(inspect.signature(transform.__init__).parameters)[1:]
+    old = dict(zip(names, transform.__init__.__defaults__, strict=True))
+    monkeypatch.setattr(transform.__init__, "__defaults__", tuple((old | changed).values()))
+    assert repr(model.neighborhood(cutoff=5.0)) != expected
+    loaded = load_model(tmp_path / "model.ckpt")
+    assert repr(loaded.neighborhood(**loaded.card.neighborhood)) == expected

@@ -1,5 +1,6 @@
 """Checkpoints that are whole or not there, that say how to use themselves, and that run no code when read."""
 
+import inspect
 import json
 import pickle
 import warnings
@@ -40,7 +41,7 @@ class ModelCard:
     Args:
         model: name of the model in ``torch_geometric_crystal.nn.models.MODELS``.
         model_options: constructor arguments, as ``model.config()`` gives them.
-        neighborhood: arguments of ``model.neighborhood`` with which the graphs were made.
+        neighborhood: all arguments of the transform that made the graphs, for ``model.neighborhood``.
         graph: the transform that this gave, as text; a model for which it would now be another one is refused.
         target_names: names of the predicted quantities.
         units: their units, in the same order.
@@ -188,6 +189,12 @@ def _assemble(path: Path, card: ModelCard, state_dict: Mapping[str, Tensor]) -> 
         raise CheckpointError(path, fault, f"Install version {card.library_version}, or train again.")
     model.card = card  # type: ignore[assignment]
     return model.eval()
+
+
+def transform_settings(transform: object) -> dict[str, Any]:
+    """The arguments that a transform was constructed with, the defaults included, which another version may change."""
+    names = inspect.signature(type(transform).__init__).parameters
+    return {name: getattr(transform, name) for name in names if hasattr(transform, name)}
 
 
 def export_model(model: nn.Module, path: str | Path, card: ModelCard | None = None) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from torch_geometric_crystal import __version__
 from torch_geometric_crystal.benchmark.callbacks import Callback
-from torch_geometric_crystal.benchmark.checkpoint import ModelCard, build_model, load_model
+from torch_geometric_crystal.benchmark.checkpoint import ModelCard, build_model, load_model, transform_settings
 from torch_geometric_crystal.benchmark.config import RunConfig, write_config
 from torch_geometric_crystal.benchmark.evaluation import evaluate, mean_predictor, targets_of, write_evaluation
 from torch_geometric_crystal.benchmark.plots import plot_learning_curve
@@ -40,11 +40,12 @@ def build_run_model(config: RunConfig, target_names: Sequence[str], units: Seque
     """Construct the configured model from its seed; ``model.card`` says how to use it."""
     seed_everything(config.seed)
     model = build_model(config.model, {**config.model_options, "num_targets": len(target_names)})
+    transform = model.neighborhood(**config.neighborhood)  # type: ignore[operator]
     model.card = ModelCard(  # type: ignore[assignment]
         model=config.model,
         model_options=model.config(),  # type: ignore[operator]
-        neighborhood=dict(config.neighborhood),
-        graph=repr(model.neighborhood(**config.neighborhood)),  # type: ignore[operator]
+        neighborhood={**config.neighborhood, **transform_settings(transform)},
+        graph=repr(transform),
         target_names=tuple(target_names),
         units=tuple(units),
     )
