@@ -83,20 +83,32 @@ def invariance(crystals: list[Data]) -> dict[str, float]:
 def truncation(crystals: list[Data]) -> list[dict[str, float]]:
     """Per tolerance: cutoff, edges, true error of the output against the converged sum, what the model certifies."""
     model = _fixture_model("real_beta").double()
-    converged, _ = _outputs(model, crystals, 1e-14)
+    converged, far = _outputs(model, crystals, 1e-14)
     rows = []
     for tol in TOLERANCES:
         out, batch = _outputs(model, crystals, tol)
+        smallest = torch.tensor([smallest_cutoff(data, tol) for data in far.to_data_list()])
         rows.append(
             {
                 "tol": tol,
                 "median_cutoff": round(float(batch.edge_cutoff.median()), 2),
+                "median_cutoff_over_smallest": round(float((batch.edge_cutoff / smallest).median()), 3),
                 "edges_per_atom": round(batch.num_edges / batch.num_nodes, 1),
                 "output_error": _relative(out, converged),
                 "largest_a_posteriori_share": float(model.truncation_report(batch).max()),
             }
         )
     return rows
+
+
+def smallest_cutoff(data: Data, tol: float) -> float:
+    """Smallest radius at which no row drops more than `tol`, at the widest Gaussian and equal logits; edges far out."""
+    order = data.edge_dist.argsort()
+    target, dist = data.edge_index[1][order], data.edge_dist[order]
+    weight = (-(dist**2) * 0.5 / (2 * 1.4**2)).exp()
+    rows = torch.nn.functional.one_hot(target, data.num_nodes) * weight.unsqueeze(1)
+    beyond = rows.flip(0).cumsum(0).flip(0) / rows.sum(0)  # share at this distance and beyond, (E, N)
+    return float(dist[(beyond > tol).any(1).nonzero().max()])
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from torch_geometric_crystal.ops.truncation import (
     search_radius_for_cutoff,
     truncation_bound,
 )
+from torch_geometric_crystal.transforms.infinite_neighborhood import DEFAULT_SPREAD
 
 SIGMA_MAX = 1.4 / 0.5**0.5
 ROUNDING = 1.0 - 1e-10  # brute-force sums of up to 1e6 terms are right to this
@@ -147,9 +148,9 @@ def test_certified_cutoff_is_within_15_percent_of_the_smallest_on_real_crystals(
         lattice = reduce_lattice(cell, pbc)
         lengths = gram_schmidt_lengths(lattice.basis)
         count = count_polynomials(lengths)
-        radius = search_radius(count, len(pos), lengths.prod(), SIGMA_MAX, tol, 1.0)
+        radius = search_radius(count, len(pos), lengths.prod(), SIGMA_MAX, tol, DEFAULT_SPREAD)
         images = periodic_images(pos, lattice, radius)
-        cutoff = certified_cutoff(images.target, images.dist, len(pos), radius, count, SIGMA_MAX, tol, 1.0)
+        cutoff = certified_cutoff(images.target, images.dist, len(pos), radius, count, SIGMA_MAX, tol, DEFAULT_SPREAD)
         assert cutoff is not None
         waste.append(cutoff / smallest_true_cutoff(images.target, images.dist, len(pos), tol))
     assert min(waste) >= 1.0

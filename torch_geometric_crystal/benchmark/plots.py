@@ -84,7 +84,7 @@ def plot_learning_curve(
         )
         if averaged and name in averaged:
             axes.axhline(averaged[name], color=GREY, linestyle="--", label=f"averaged weights {averaged[name]:.4g}")
-        axes.set(xlabel="epoch", ylabel=f"validation MAE, {label(name, dict(zip(target_names, units, strict=True)))}")
+        axes.set(xlabel="epoch", ylabel=f"validation MAE\n{label(name, dict(zip(target_names, units, strict=True)))}")
         _log_scale(axes)
         axes.legend(frameon=False)
     for axes in panels:

@@ -41,7 +41,7 @@ DEFAULT_SIGMA_MAX = 1.4 / math.sqrt(0.5)
 DEFAULT_SPREAD = 1.5
 """Allowance for the spread of the logits. At initialisation they reach 0.8. In trained models they go far beyond, but
 mostly downwards, where they cost nothing: what the tail sees is the excess of the largest logit over the row's mean.
-With 1.5 the a-posteriori bound of 77 to 90 % of crystals keeps tol, with 3.0 that of 98 % (benchmarks/README.md)."""
+With 1.5 the a-posteriori bound of about 85 % of crystals keeps tol, with 3.0 that of 98 % (benchmarks/README.md)."""
 
 
 class InfiniteNeighborhood(BaseTransform):
