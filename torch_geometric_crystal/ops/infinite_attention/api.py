@@ -36,9 +36,10 @@ def infinite_attention(
                    {\sum_{e'} \exp\left(s\, \mathbf{q}_i \cdot \mathbf{k}_{j(e')} - r_{e'}^2 / 2\sigma_i^2\right)},
         \qquad \sigma_i^2 = r_0^2 / \rho_i,
 
-    per head, the sums running over the edges e of target i: the images of source atoms j within the cutoff. This is
-    equations 5 to 9 of Crystalformer (Taniai et al., ICLR 2024, arXiv 2403.11686), whose two levels (a sum over the
-    images of one atom, then a softmax over the atoms of the cell) are one softmax over edges.
+    per head, the sums running over the edges e of target i: the images of source atoms j within the cutoff. This is the
+    infinitely connected attention of Crystalformer (Taniai et al., ICLR 2024, arXiv 2403.11686), with its Gaussian
+    decay and value position encoding; the paper's two levels (alpha and beta, sums over the images of one atom, then a
+    softmax over the atoms of the cell) are one softmax over edges.
 
     Args:
         query: q, shape (N, H, d), float32 or float64.
