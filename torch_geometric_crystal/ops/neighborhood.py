@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_geometric_crystal.checks import check_argument, check_shape
+from torch_geometric_crystal.ops.segment import segment_index
 
 
 class Neighborhood(NamedTuple):
@@ -41,8 +42,7 @@ class Neighborhood(NamedTuple):
 
     def target(self) -> Tensor:
         """Target atom of each edge, shape (E,)."""
-        rows = torch.arange(self.num_rows, device=self.row_ptr.device)
-        return rows.repeat_interleave(self.row_ptr.diff(), output_size=self.source.numel())
+        return segment_index(self.row_ptr.diff(), self.source.numel())
 
 
 def group_edges(edge_index: Tensor, edge_dist: Tensor, num_nodes: int) -> Neighborhood:
@@ -65,11 +65,10 @@ def group_edges(edge_index: Tensor, edge_dist: Tensor, num_nodes: int) -> Neighb
             lowest >= 0 and highest < num_nodes, "edge_index", f"atoms 0 .. {num_nodes - 1}", (lowest, highest)
         )
 
-    pair_order = torch.argsort(target * num_nodes + source, stable=True)
     if bool((target[1:] < target[:-1]).any()):
         by_target = torch.argsort(target, stable=True)
         source, target, edge_dist = source[by_target], target[by_target], edge_dist[by_target]
-        pair_order = torch.argsort(target * num_nodes + source, stable=True)
+    pair_order = torch.argsort(target * num_nodes + source, stable=True)
 
     sorted_source, sorted_target = source[pair_order], target[pair_order]
     starts_pair = torch.ones_like(sorted_source, dtype=torch.bool)

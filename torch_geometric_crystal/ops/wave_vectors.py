@@ -7,6 +7,7 @@ from torch import Tensor
 
 from torch_geometric_crystal.checks import check_argument, check_shape
 from torch_geometric_crystal.ops.lattice import reciprocal_cell
+from torch_geometric_crystal.ops.segment import segment_index
 
 
 class WaveVectors(NamedTuple):
@@ -31,7 +32,7 @@ class WaveVectors(NamedTuple):
 
     def crystal_of_atom(self) -> Tensor:
         """Crystal of each atom, shape (N,)."""
-        return _repeat_index(self.atom_ptr.diff(), self.pos.size(0))
+        return segment_index(self.atom_ptr.diff(), self.pos.size(0))
 
 
 def gather_wave_vectors(
@@ -62,11 +63,7 @@ def gather_wave_vectors(
         bool((num_wave_vectors > 0).all()) and not bool(wave_vector[wave_ptr[:-1]].any()),
         "wave_vector", "(0, 0, 0) first in every crystal", "another first vector",
     )  # fmt: skip
-    crystal = _repeat_index(num_wave_vectors, wave_vector.size(0))
+    crystal = segment_index(num_wave_vectors, wave_vector.size(0))
     reciprocal = reciprocal_cell(cell)
     vector = (wave_vector.to(pos.dtype).unsqueeze(1) @ reciprocal[crystal]).squeeze(1)
     return WaveVectors(pos, vector, atom_ptr, wave_ptr, torch.linalg.det(cell).abs().log())
-
-
-def _repeat_index(counts: Tensor, total: int) -> Tensor:
-    return torch.arange(counts.numel(), device=counts.device).repeat_interleave(counts, output_size=total)

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from torch_geometric_crystal.ops.neighborhood import Neighborhood
 from torch_geometric_crystal.ops.radial_basis import GaussianBasis
+from torch_geometric_crystal.ops.segment import segment_index
 
 SLOTS_PER_BLOCK = 16_384
 """Padded edges in a block. 16,384 slots of 8 heads are 0.5 MB in float32, which a core's second-level cache holds."""
@@ -153,10 +154,7 @@ def _row_block(neighborhood: Neighborhood, first: int, last: int, length: int) -
     pairs = slice(int(neighborhood.row_pair_ptr[first]), int(neighborhood.row_pair_ptr[last]))
     pair_source = neighborhood.pair_source[pairs]
     sources, position = _distinct(pair_source)
-    rows = torch.arange(last - first, device=device)
-    pair_row = rows.repeat_interleave(
-        neighborhood.row_pair_ptr[first : last + 1].diff(), output_size=pair_source.numel()
-    )
+    pair_row = segment_index(neighborhood.row_pair_ptr[first : last + 1].diff(), pair_source.numel())
     pair_cell = pair_row * sources.numel() + position
 
     pair_ptr = neighborhood.pair_ptr[pairs.start : pairs.stop + 1]
