@@ -1,4 +1,4 @@
-"""What every test gets: seeded generators, pictures without a screen, and a cache that is not the user's."""
+"""What every test gets: seeds, pictures without a screen, kernels without a GPU, and a cache not the user's."""
 
 import os
 import random
@@ -8,6 +8,8 @@ import pytest
 import torch
 
 os.environ["MPLBACKEND"] = "Agg"
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are defined: they run on the CPU, slowly
 
 
 @pytest.fixture(autouse=True)

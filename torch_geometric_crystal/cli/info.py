@@ -17,12 +17,13 @@ PACKAGES = (
 def info() -> None:
     """Show versions, devices, the operations' backends, models and bundled data: what a bug report needs."""
     import torch
+    from rich.markup import escape
     from rich.table import Table
 
     from torch_geometric_crystal import __version__
     from torch_geometric_crystal.benchmark.sources import bundled_datasets
     from torch_geometric_crystal.nn.models import MODELS
-    from torch_geometric_crystal.ops import available_backends
+    from torch_geometric_crystal.ops.backend import BACKENDS, available_backends, unavailable_reason
 
     table = Table(show_header=False, title="torch_geometric_crystal", title_justify="left")
     table.add_row("python", f"{platform.python_version()} ({sys.platform}, {platform.machine()})")
@@ -32,7 +33,12 @@ def info() -> None:
     table.add_row("CPU threads", str(torch.get_num_threads()))
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     table.add_row("GPU", ", ".join(names) or "none")
-    table.add_row("backends", ", ".join(available_backends()))
+    for name in ["cuda"] * bool(names) + ["cpu"]:
+        table.add_row(f"backends on {name}", ", ".join(available_backends(name)))
+        for backend in BACKENDS[1:]:
+            reason = unavailable_reason(backend, torch.device(name), torch.float32)
+            if reason is not None:
+                table.add_row("", f"[dim]not {backend}: {escape(reason)}[/dim]")
     table.add_row("models", ", ".join(sorted(MODELS)))
     table.add_row("bundled data", ", ".join(bundled_datasets()))
     console().print(table)

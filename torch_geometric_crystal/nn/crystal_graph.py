@@ -53,7 +53,9 @@ def gather_crystal_graph(
     if real:
         _require(data, "edge_index", "edge_dist")
         neighborhood = group_edges(data.edge_index, edge_distances(data).to(dtype), num_atoms)
-        blocks = prepare_row_blocks(neighborhood, basis) if choose_backend() == "blocked" else None
+        chosen = choose_backend(None, neighborhood.dist.device, dtype)
+        if chosen == "blocked" and not torch.compiler.is_compiling():
+            blocks = prepare_row_blocks(neighborhood, basis)
     if reciprocal:
         _require(data, "wave_vector", "num_wave_vectors")
         atom_ptr = torch.searchsorted(batch.contiguous(), torch.arange(num_crystals + 1, device=batch.device))

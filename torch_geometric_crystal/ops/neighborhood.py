@@ -24,6 +24,9 @@ class Neighborhood(NamedTuple):
         pair_source: source atom of each pair, shape (P,).
         row_pair_ptr: row i holds pairs ``row_pair_ptr[i]`` to ``row_pair_ptr[i + 1]``, shape (N + 1,).
         edge_pair: pair of each edge, shape (E,).
+        pair_target: target atom of each pair, shape (P,).
+        column_ptr: atom j is the source of the pairs ``column_pair[column_ptr[j]:column_ptr[j + 1]]``, shape (N + 1,).
+        column_pair: pairs sorted by source, then by target, shape (P,).
     """
 
     dist: Tensor
@@ -34,6 +37,9 @@ class Neighborhood(NamedTuple):
     pair_source: Tensor
     row_pair_ptr: Tensor
     edge_pair: Tensor
+    pair_target: Tensor
+    column_ptr: Tensor
+    column_pair: Tensor
 
     @property
     def num_rows(self) -> int:
@@ -58,17 +64,28 @@ def group_edges(edge_index: Tensor, edge_dist: Tensor, num_nodes: int) -> Neighb
     """
     check_shape("edge_index", edge_index, (2, None))
     check_shape("edge_dist", edge_dist, (edge_index.size(1),))
-    source, target = edge_index.as_tensor() if hasattr(edge_index, "as_tensor") else edge_index
-    if source.numel() and not torch.compiler.is_compiling():
-        lowest, highest = (int(bound) for bound in torch.aminmax(edge_index))
-        check_argument(
-            lowest >= 0 and highest < num_nodes, "edge_index", f"atoms 0 .. {num_nodes - 1}", (lowest, highest)
-        )
+    edge_index = edge_index.as_tensor() if hasattr(edge_index, "as_tensor") else edge_index
+    by_row, *groups = group_edges_op(edge_index, num_nodes)
+    return Neighborhood(edge_dist.index_select(0, by_row), *groups)
 
-    if bool((target[1:] < target[:-1]).any()):
-        by_target = torch.argsort(target, stable=True)
-        source, target, edge_dist = source[by_target], target[by_target], edge_dist[by_target]
-    pair_order = torch.argsort(target * num_nodes + source, stable=True)
+
+@torch.library.custom_op("torch_geometric_crystal::group_edges", mutates_args=())
+def group_edges_op(
+    edge_index: Tensor, num_nodes: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The order that makes rows contiguous, then all of :class:`Neighborhood` but `dist`: one node for torch.compile.
+
+    Reads the device twice: whether the edges are in range and in order, and the number of pairs.
+    """
+    source, target = edge_index.unbind()
+    rows_sorted, pairs_sorted = _check_and_inspect(source, target, num_nodes)
+    by_row = torch.arange(target.numel(), device=target.device)
+    if not rows_sorted:
+        by_row = torch.argsort(target, stable=True)
+    source, target = source[by_row], target[by_row]
+    pair_order = torch.arange(target.numel(), device=target.device)
+    if not pairs_sorted:
+        pair_order = torch.argsort(target * num_nodes + source, stable=True)
 
     sorted_source, sorted_target = source[pair_order], target[pair_order]
     starts_pair = torch.ones_like(sorted_source, dtype=torch.bool)
@@ -76,18 +93,56 @@ def group_edges(edge_index: Tensor, edge_dist: Tensor, num_nodes: int) -> Neighb
     first_edge = starts_pair.nonzero().squeeze(1)
     edge_pair = torch.empty_like(pair_order)
     edge_pair[pair_order] = starts_pair.cumsum(0) - 1
-    return Neighborhood(
-        dist=edge_dist,
-        source=source,
-        row_ptr=_row_pointers(target, num_nodes),
-        pair_order=pair_order,
-        pair_ptr=torch.cat([first_edge, first_edge.new_tensor([source.numel()])]),
-        pair_source=sorted_source[first_edge],
-        row_pair_ptr=_row_pointers(sorted_target[first_edge], num_nodes),
-        edge_pair=edge_pair,
+    pair_source, pair_target = sorted_source[first_edge], sorted_target[first_edge]
+    column_pair = torch.argsort(pair_source, stable=True)
+    return (
+        by_row,
+        source,
+        _pointers(target, num_nodes),
+        pair_order,
+        torch.cat([first_edge, first_edge.new_tensor([source.numel()])]),
+        pair_source,
+        _pointers(pair_target, num_nodes),
+        edge_pair,
+        pair_target,
+        _pointers(pair_source[column_pair], num_nodes),
+        column_pair,
     )
 
 
-def _row_pointers(sorted_rows: Tensor, num_rows: int) -> Tensor:
-    boundaries = torch.arange(num_rows + 1, device=sorted_rows.device)
-    return torch.searchsorted(sorted_rows.contiguous(), boundaries)
+@group_edges_op.register_fake
+def _group_edges_fake(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
+    per_edge, num_pairs = edge_index[0], torch.library.get_ctx().new_dynamic_size()
+    sizes = (None, None, num_nodes + 1, None, num_pairs + 1, num_pairs, num_nodes + 1, None, num_pairs, num_nodes + 1)
+    return tuple(
+        torch.empty_like(per_edge, memory_format=torch.contiguous_format) if size is None else per_edge.new_empty(size)
+        for size in (*sizes, num_pairs)
+    )
+
+
+def _check_and_inspect(source: Tensor, target: Tensor, num_nodes: int) -> tuple[bool, bool]:
+    """Whether the edges are sorted by row, and whether by pair.
+
+    Raises:
+        ValueError: if an index lies outside 0 .. N - 1.
+    """
+    if source.numel() == 0:
+        return True, True
+    key = target * num_nodes + source
+    facts = torch.stack(
+        [
+            torch.minimum(source.min(), target.min()),
+            torch.maximum(source.max(), target.max()),
+            (target[1:] >= target[:-1]).all().long(),
+            (key[1:] >= key[:-1]).all().long(),
+        ]
+    )
+    lowest, highest, rows_sorted, pairs_sorted = facts.tolist()
+    check_argument(lowest >= 0 and highest < num_nodes, "edge_index", f"atoms 0 .. {num_nodes - 1}", (lowest, highest))
+    return bool(rows_sorted), bool(pairs_sorted)
+
+
+def _pointers(sorted_index: Tensor, num_nodes: int) -> Tensor:
+    """Where each of the atoms 0 .. N begins in a sorted index, shape (N + 1,)."""
+    boundaries = torch.arange(num_nodes + 1, device=sorted_index.device)
+    return torch.searchsorted(sorted_index.contiguous(), boundaries)

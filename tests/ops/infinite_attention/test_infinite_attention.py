@@ -173,16 +173,18 @@ def test_operators_pass_opcheck():
     edge_index, dist = random_edges(6, 30)
     query, key, value, rho, encoding = random_inputs(6)
     dist.requires_grad_()
-    blocks = flatten_blocks(prepare_row_blocks(group_edges(edge_index, dist, 6), GaussianBasis(NUM_BASIS, 2.0)))
-    settings = (1.4, 0.5, NUM_BASIS, 2.0)
-    arguments = (query, key, value, rho, dist, encoding, blocks, *settings)
+    neighborhood = group_edges(edge_index, dist, 6)
+    blocks = flatten_blocks(prepare_row_blocks(neighborhood, GaussianBasis(NUM_BASIS, 2.0)))
+    groups = list(neighborhood[1:])
+    settings = ("blocked", 1.4, 0.5, NUM_BASIS, 2.0)
+    arguments = (query, key, value, rho, dist, encoding, groups, blocks, *settings)
     torch.library.opcheck(infinite_attention_op, arguments)
     outputs = infinite_attention_op(*(a.detach() if isinstance(a, torch.Tensor) else a for a in arguments))
     torch.library.opcheck(
         infinite_attention_backward_op,
         tuple(
             a.detach() if isinstance(a, torch.Tensor) else a
-            for a in (*outputs, query, key, value, rho, dist, encoding, blocks, *outputs, *settings, True)
+            for a in (*outputs, query, key, value, rho, dist, encoding, groups, blocks, *outputs, *settings, True)
         ),
     )
 
@@ -205,7 +207,9 @@ def test_door_refuses_bad_arguments_by_name():
     basis = GaussianBasis(NUM_BASIS, 2.0)
     with pytest.raises(ValueError, match=r"key: expected shape \(6, 3, 5\), received \(5, 3, 5\)"):
         infinite_attention(query, key[:-1], value, rho, graph)
-    with pytest.raises(ValueError, match=r"rho: expected the dtype of query"):
+    with pytest.raises(
+        ValueError, match=r"rho: expected torch.float64, beside a query of torch.float64, received torch.float32"
+    ):
         infinite_attention(query, key, value, rho.float(), graph)
     with pytest.raises(ValueError, match="basis: expected one together with value_encoding"):
         infinite_attention(query, key, value, rho, graph, value_encoding=encoding)
@@ -217,5 +221,7 @@ def test_door_refuses_bad_arguments_by_name():
         infinite_attention([1.0], key, value, rho, graph)
     with pytest.raises(ValueError, match=r"edge_index: expected atoms 0 .. 4"):
         group_edges(edge_index, dist, 5)
-    with pytest.raises(ValueError, match=r"query: expected float32 or float64"):
-        infinite_attention(query.half(), key, value, rho, graph)
+    with pytest.raises(ValueError, match=r"query: expected a dtype of floating point"):
+        infinite_attention(query.long(), key, value, rho, graph)
+    with pytest.raises(ValueError, match=r"rho: expected torch.float32, beside a query of torch.float16"):
+        infinite_attention(query.half(), key.half(), value.half(), rho, graph)

@@ -133,12 +133,12 @@ def test_constants_of_the_row_reach_the_log_sum_exp_alone():
 def test_operators_pass_opcheck():
     waves = leaf(random_waves((2, 3), (1, 1)))
     inputs = random_inputs(5)
-    arguments = (*inputs, *waves[:4], 0.5, 1e-6)
+    arguments = (*inputs, *waves[:4], "blocked", 0.5, 1e-6)
     torch.library.opcheck(reciprocal_attention_op, arguments)
     detached = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
     outputs = reciprocal_attention_op(*detached)
     torch.library.opcheck(
-        reciprocal_attention_backward_op, (*outputs, *detached[:8], *outputs, 0.5, 1e-6, True)
+        reciprocal_attention_backward_op, (*outputs, *detached[:8], *outputs, "blocked", 0.5, 1e-6, True)
     )  # fmt: skip
 
 
@@ -147,7 +147,9 @@ def test_door_refuses_bad_arguments_by_name():
     query, key, value, sigma_sq = random_inputs(16)
     with pytest.raises(ValueError, match=r"value: expected shape \(16, 3, 4\), received \(16, 3, 2\)"):
         reciprocal_attention(query, key, value[..., :2], sigma_sq, waves)
-    with pytest.raises(ValueError, match="sigma_sq: expected the dtype of query"):
+    with pytest.raises(
+        ValueError, match="sigma_sq: expected torch.float64, beside a query of torch.float64, received torch.float32"
+    ):
         reciprocal_attention(query, key, value, sigma_sq.float(), waves)
     cell = torch.eye(3, dtype=torch.float64).expand(4, 3, 3)
     with pytest.raises(ValueError, match="num_wave_vectors: expected a sum of 2, received 4"):

@@ -9,7 +9,7 @@ from torch_geometric_crystal.checks import check_argument, check_shape
 from torch_geometric_crystal.ops.backend import choose_backend
 from torch_geometric_crystal.ops.infinite_attention.reference import infinite_attention_reference
 from torch_geometric_crystal.ops.infinite_attention.registered import infinite_attention_op
-from torch_geometric_crystal.ops.infinite_attention.row_blocks import RowBlock, flatten_blocks, row_blocks
+from torch_geometric_crystal.ops.infinite_attention.row_blocks import RowBlock, flatten_blocks
 from torch_geometric_crystal.ops.neighborhood import Neighborhood
 from torch_geometric_crystal.ops.radial_basis import GaussianBasis
 
@@ -42,18 +42,19 @@ def infinite_attention(
     softmax over the atoms of the cell) are one softmax over edges.
 
     Args:
-        query: q, shape (N, H, d), float32 or float64.
+        query: q, shape (N, H, d), float32, float64, float16 or bfloat16. Sums are in float32 or better.
         key: k, shape (N, H, d).
         value: v, shape (N, H, d).
-        rho: inverse squared width in units of r0, positive, shape (N, H).
+        rho: inverse squared width in units of r0, positive, shape (N, H). It, the distances and `value_encoding` are
+            of the dtype of q, or float32 where that is of half precision.
         neighborhood: the edges, from :func:`~torch_geometric_crystal.ops.group_edges`. Gradients flow to its `dist`.
         r0: length scale, A.
         scale: factor s of the logits; default :math:`1/\sqrt{d}`.
         value_encoding: W^E, shape (H, d, K), or None for values without position encoding.
         basis: the radial basis b; needed exactly when `value_encoding` is given.
-        blocks: what :func:`~torch_geometric_crystal.ops.prepare_row_blocks` made of the same `neighborhood` and
-            `basis`, where several layers share them; else it is made here.
-        backend: ``"auto"``, ``"blocked"`` or ``"reference"``; by default what
+        blocks: for the backend ``"blocked"``, what :func:`~torch_geometric_crystal.ops.prepare_row_blocks` made of the
+            same `neighborhood` and `basis`, where several layers share them; else it is made here.
+        backend: one of :data:`~torch_geometric_crystal.ops.backend.BACKENDS`; by default what
             :func:`~torch_geometric_crystal.ops.use_backend` set.
 
     Returns:
@@ -62,16 +63,18 @@ def infinite_attention(
 
     Raises:
         ValueError: if shapes or dtypes disagree, or the backend is unknown.
+        RuntimeError: if a forced backend cannot run on these tensors.
         TypeError: if an argument is not a tensor.
     """
     _check_arguments(query, key, value, rho, neighborhood, value_encoding, basis)
     scale = 1.0 / math.sqrt(query.size(-1)) if scale is None else scale
-    if choose_backend(backend) == "reference":
+    chosen = choose_backend(backend, query.device, query.dtype)
+    if chosen == "reference":
         return infinite_attention_reference(query, key, value, rho, neighborhood, r0, scale, value_encoding, basis)
     num_basis, spacing = (basis.num, basis.spacing) if basis is not None else (0, 0.0)
-    blocks = list(row_blocks(neighborhood)) if blocks is None else blocks
+    dist, *groups = neighborhood
     out, lse, _ = infinite_attention_op(
-        query, key, value, rho, neighborhood.dist, value_encoding, flatten_blocks(blocks),
+        query, key, value, rho, dist, value_encoding, groups, flatten_blocks(blocks or ()), chosen,
         r0, scale, num_basis, spacing,
     )  # fmt: skip
     return out, lse
@@ -91,9 +94,16 @@ def _check_arguments(
     check_shape("key", key, (num_nodes, num_heads, head_dim))
     check_shape("value", value, (num_nodes, num_heads, head_dim))
     check_shape("rho", rho, (num_nodes, num_heads))
-    check_argument(query.dtype in (torch.float32, torch.float64), "query", "float32 or float64", query.dtype)
-    for name, tensor in (("key", key), ("value", value), ("rho", rho), ("neighborhood.dist", neighborhood.dist)):
+    check_argument(query.dtype.is_floating_point, "query", "a dtype of floating point", query.dtype)
+    for name, tensor in (("key", key), ("value", value)):
         check_argument(tensor.dtype == query.dtype, name, f"the dtype of query, {query.dtype}", tensor.dtype)
+    precise = torch.promote_types(query.dtype, torch.float32)
+    float_tensors = {"rho": rho, "neighborhood.dist": neighborhood.dist, "value_encoding": value_encoding}
+    for name, optional in float_tensors.items():
+        if optional is not None:
+            check_argument(
+                optional.dtype == precise, name, f"{precise}, beside a query of {query.dtype}", optional.dtype
+            )
     check_argument(
         (value_encoding is None) == (basis is None), "basis", "one together with value_encoding, or neither", basis
     )

@@ -7,25 +7,14 @@ exists, and nothing of size (E, H) outlives its block. All of it is deterministi
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from torch_geometric_crystal.ops.exponential import floored_exp_
+from torch_geometric_crystal.ops.infinite_attention.gradients import Gradients
 from torch_geometric_crystal.ops.infinite_attention.row_blocks import RowBlock
 from torch_geometric_crystal.ops.radial_basis import GaussianBasis
-
-
-class Gradients(NamedTuple):
-    """Gradients of the inputs; `dist` and `value_encoding` are None where they were not asked for or do not exist."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    rho: Tensor
-    dist: Tensor | None
-    value_encoding: Tensor | None
 
 
 def forward_blocked(

@@ -115,6 +115,12 @@ def unflatten_blocks(flat: Sequence[Tensor]) -> list[RowBlock]:
     return blocks
 
 
+def without_basis_values(flat: Sequence[Tensor]) -> list[Tensor]:
+    """Flattened blocks whose basis values are computed anew from the distances, so that gradients flow to these."""
+    width = len(RowBlock._fields) - 1
+    return [field.new_empty(0) if position % width == width - 1 else field for position, field in enumerate(flat)]
+
+
 def row_blocks(neighborhood: Neighborhood) -> Iterator[RowBlock]:
     """Cut the rows into blocks, in order. Rows without edges belong to none."""
     lengths = neighborhood.row_ptr.diff().tolist()

@@ -38,15 +38,16 @@ def reciprocal_attention(
     :math:`\sigma`, without value encoding (Crystalformer, arXiv 2403.11686, section on the reciprocal space).
 
     Args:
-        query: q, shape (N, H, d), float32 or float64.
+        query: q, shape (N, H, d), float32, float64, float16 or bfloat16. Sums are in float32 or better.
         key: k, shape (N, H, d).
         value: v, shape (N, H, d).
-        sigma_sq: squared width of the Gaussian in real space, A^2, positive, shape (N, H).
+        sigma_sq: squared width of the Gaussian in real space, A^2, positive, shape (N, H). It, positions and vectors
+            are of the dtype of q, or float32 where that is of half precision.
         waves: positions and wave vectors, from :func:`~torch_geometric_crystal.ops.gather_wave_vectors`. Gradients flow
             to `pos`, `vector` and `log_volume`.
         scale: factor s of the logits; default :math:`1/\sqrt{d}`.
         floor: :math:`\epsilon`; where it acts no gradient flows through S. The authors' value is 1e-6.
-        backend: ``"auto"``, ``"blocked"`` or ``"reference"``; by default what
+        backend: one of :data:`~torch_geometric_crystal.ops.backend.BACKENDS`; by default what
             :func:`~torch_geometric_crystal.ops.use_backend` set.
 
     Returns:
@@ -54,14 +55,16 @@ def reciprocal_attention(
 
     Raises:
         ValueError: if shapes or dtypes disagree, or the backend is unknown.
+        RuntimeError: if a forced backend cannot run on these tensors.
         TypeError: if an argument is not a tensor.
     """
     _check_arguments(query, key, value, sigma_sq, waves)
     scale = 1.0 / math.sqrt(query.size(-1)) if scale is None else scale
-    if choose_backend(backend) == "reference":
+    chosen = choose_backend(backend, query.device, query.dtype)
+    if chosen == "reference":
         out, lse = reciprocal_attention_reference(query, key, value, sigma_sq, waves, scale, floor)
     else:
-        out, lse = reciprocal_attention_op(query, key, value, sigma_sq, *waves[:4], scale, floor)
+        out, lse = reciprocal_attention_op(query, key, value, sigma_sq, *waves[:4], chosen, scale, floor)
     log_volume = waves.log_volume[waves.crystal_of_atom()].unsqueeze(-1)
     return out, lse + 1.5 * (2 * math.pi * sigma_sq).log() - log_volume
 
@@ -71,7 +74,9 @@ def _check_arguments(query: Tensor, key: Tensor, value: Tensor, sigma_sq: Tensor
     check_shape("key", key, tuple(query.shape))
     check_shape("value", value, tuple(query.shape))
     check_shape("sigma_sq", sigma_sq, tuple(query.shape[:2]))
-    check_argument(query.dtype in (torch.float32, torch.float64), "query", "float32 or float64", query.dtype)
-    tensors = {"key": key, "value": value, "sigma_sq": sigma_sq, "waves.pos": waves.pos, "waves.vector": waves.vector}
-    for name, tensor in tensors.items():
+    check_argument(query.dtype.is_floating_point, "query", "a dtype of floating point", query.dtype)
+    for name, tensor in (("key", key), ("value", value)):
         check_argument(tensor.dtype == query.dtype, name, f"the dtype of query, {query.dtype}", tensor.dtype)
+    precise = torch.promote_types(query.dtype, torch.float32)
+    for name, tensor in (("sigma_sq", sigma_sq), ("waves.pos", waves.pos), ("waves.vector", waves.vector)):
+        check_argument(tensor.dtype == precise, name, f"{precise}, beside a query of {query.dtype}", tensor.dtype)

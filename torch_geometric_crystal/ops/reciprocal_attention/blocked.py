@@ -11,18 +11,8 @@ from torch import Tensor
 
 from torch_geometric_crystal.ops.exponential import floored_exp_
 from torch_geometric_crystal.ops.reciprocal_attention.crystal_blocks import CrystalBlock, crystal_blocks
+from torch_geometric_crystal.ops.reciprocal_attention.gradients import Gradients
 from torch_geometric_crystal.ops.wave_vectors import WaveVectors
-
-
-class Gradients(NamedTuple):
-    """Gradients of the inputs; `pos` and `vector` are None where they were not asked for."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    sigma_sq: Tensor
-    pos: Tensor | None
-    vector: Tensor | None
 
 
 class _Sums(NamedTuple):

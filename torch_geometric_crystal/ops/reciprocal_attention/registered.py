@@ -1,11 +1,11 @@
-"""The blocked backend as operators of ``torch.library``, so that torch.compile, export and autograd see one node."""
+"""Reciprocal attention as operators of ``torch.library``, so that torch.compile, export and autograd see one node."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from torch_geometric_crystal.ops.reciprocal_attention.blocked import backward_blocked, forward_blocked
+from torch_geometric_crystal.ops.reciprocal_attention.dispatch import backward, forward
 from torch_geometric_crystal.ops.wave_vectors import WaveVectors
 
 
@@ -23,17 +23,18 @@ def reciprocal_attention_op(
     vector: Tensor,
     atom_ptr: Tensor,
     wave_ptr: Tensor,
+    backend: str,
     scale: float,
     floor: float,
 ) -> tuple[Tensor, Tensor]:
-    """The outputs are those of forward_blocked."""
+    """The outputs are those of dispatch.forward."""
     waves = _waves(pos, vector, atom_ptr, wave_ptr)
-    return forward_blocked(query, key, value, sigma_sq, waves, scale, floor)
+    return forward(backend, query, key, value, sigma_sq, waves, scale, floor)
 
 
 @reciprocal_attention_op.register_fake
 def _forward_fake(query: Tensor, key: Tensor, value: Tensor, sigma_sq: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(value), torch.empty_like(sigma_sq)
+    return value.new_empty(value.shape), sigma_sq.new_empty(sigma_sq.shape)
 
 
 @torch.library.custom_op("torch_geometric_crystal::reciprocal_attention_backward", mutates_args=())
@@ -50,15 +51,14 @@ def reciprocal_attention_backward_op(
     wave_ptr: Tensor,
     out: Tensor,
     lse: Tensor,
+    backend: str,
     scale: float,
     floor: float,
     need_pos: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key, value, sigma_sq, pos and vector; the last two empty where not asked for."""
     waves = _waves(pos, vector, atom_ptr, wave_ptr)
-    grads = backward_blocked(
-        grad_out, grad_lse, query, key, value, sigma_sq, waves, scale, floor, out, lse, need_pos
-    )  # fmt: skip
+    grads = backward(backend, grad_out, grad_lse, query, key, value, sigma_sq, waves, scale, floor, out, lse, need_pos)
     none = query.new_empty(0)
     return (
         *grads[:4],
@@ -79,15 +79,19 @@ def _backward_fake(
     vector: Tensor,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    need_pos = rest[-1]
-    of_inputs = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), torch.empty_like(sigma_sq))
-    if need_pos:
-        return (*of_inputs, torch.empty_like(pos), torch.empty_like(vector))
-    return (*of_inputs, query.new_empty(0), query.new_empty(0))
+    need_pos, none = rest[-1], query.new_empty(0)
+    return (
+        query.new_empty(query.shape),
+        key.new_empty(key.shape),
+        value.new_empty(value.shape),
+        sigma_sq.new_empty(sigma_sq.shape),
+        pos.new_empty(pos.shape) if need_pos else none,
+        vector.new_empty(vector.shape) if need_pos else none.clone(),
+    )
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.scale, ctx.floor = inputs
+    *tensors, ctx.backend, ctx.scale, ctx.floor = inputs
     ctx.save_for_backward(*tensors, *output)
 
 
@@ -96,15 +100,16 @@ def _backward(ctx: Any, grad_out: Tensor, grad_lse: Tensor) -> tuple[Any, ...]:
     need_pos = ctx.needs_input_grad[4] or ctx.needs_input_grad[5]
     if torch.is_grad_enabled():
         waves = _waves(pos, vector, atom_ptr, wave_ptr)
-        grads = backward_blocked(
-            grad_out, grad_lse, query, key, value, sigma_sq, waves, ctx.scale, ctx.floor, out, lse, need_pos
-        )  # fmt: skip
+        # Second derivatives: autograd records the blocked backward.
+        grads = backward(
+            "blocked", grad_out, grad_lse, query, key, value, sigma_sq, waves, ctx.scale, ctx.floor, out, lse, need_pos
+        )
     else:
         grads = reciprocal_attention_backward_op(
             grad_out, grad_lse, query, key, value, sigma_sq, pos, vector, atom_ptr, wave_ptr, out, lse,
-            ctx.scale, ctx.floor, need_pos,
+            ctx.backend, ctx.scale, ctx.floor, need_pos,
         )  # fmt: skip
-    return (*grads[:4], *(grads[4:6] if need_pos else (None, None)), None, None, None, None)
+    return (*grads[:4], *(grads[4:6] if need_pos else (None, None)), *[None] * 5)
 
 
 reciprocal_attention_op.register_autograd(_backward, setup_context=_setup_context)
