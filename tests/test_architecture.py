@@ -110,10 +110,25 @@ def test_imports_point_down(path):
 CORE_SOURCES = [path for path in SOURCES if area_of(module_name(path)[0]) in ("ops", "nn", "checks", "__init__")]
 
 
+def is_triton_module(name: str) -> bool:
+    """Whether a module holds Triton kernels, which need Triton to be defined: chosen backends alone may import it."""
+    return any(part.startswith("triton_") for part in name.split("."))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_kernels_of_triton_are_imported_only_where_they_are_used(path):
+    module, is_package = module_name(path)
+    if not is_triton_module(module):
+        for name, on_import in imported_modules(path.read_text(encoding="utf-8"), module, is_package):
+            assert not (on_import and is_triton_module(name)), f"{relative(path)} imports {name} on import"
+
+
 @pytest.mark.parametrize("path", CORE_SOURCES, ids=relative)
 def test_ops_and_nn_load_torch_numpy_and_torch_geometric_alone(path):
-    for name, on_import in imported_modules(path.read_text(encoding="utf-8"), *module_name(path)):
+    module, is_package = module_name(path)
+    for name, on_import in imported_modules(path.read_text(encoding="utf-8"), module, is_package):
         package = name.split(".")[0]
+        on_import = on_import and not (package == "triton" and is_triton_module(module))
         assert package not in FOREIGN, f"{relative(path)} imports {name}"
         assert not on_import or package in CORE, f"{relative(path)} imports {name} on import, not where it is used"
 
@@ -145,8 +160,10 @@ def test_every_package_that_is_imported_is_declared_in_setup(path):
     required, optional = declared_packages()
     # matbench comes with the extra of its name, by a command of its own (README.rst); it pins what cannot be installed.
     optional |= {"matbench"}
-    for name, on_import in imported_modules(path.read_text(encoding="utf-8"), *module_name(path)):
+    module, is_package = module_name(path)
+    for name, on_import in imported_modules(path.read_text(encoding="utf-8"), module, is_package):
         package = name.split(".")[0]
+        on_import = on_import and not (package == "triton" and is_triton_module(module))
         if package not in sys.stdlib_module_names and package != PACKAGE:
             assert package in (required if on_import else optional), f"{relative(path)} imports {name}"
 
