@@ -148,7 +148,7 @@ def test_door_refuses_bad_arguments_by_name():
     with pytest.raises(ValueError, match=r"value: expected shape \(16, 3, 4\), received \(16, 3, 2\)"):
         reciprocal_attention(query, key, value[..., :2], sigma_sq, waves)
     with pytest.raises(
-        ValueError, match="sigma_sq: expected torch.float64, beside a query of torch.float64, received torch.float32"
+        ValueError, match=r"sigma_sq: expected torch.float64, beside a query of torch.float64, received torch.float32"
     ):
         reciprocal_attention(query, key, value, sigma_sq.float(), waves)
     cell = torch.eye(3, dtype=torch.float64).expand(4, 3, 3)

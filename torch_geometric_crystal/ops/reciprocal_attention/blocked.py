@@ -29,8 +29,11 @@ class _Sums(NamedTuple):
 def forward_blocked(
     query: Tensor, key: Tensor, value: Tensor, sigma_sq: Tensor, waves: WaveVectors, scale: float, floor: float
 ) -> tuple[Tensor, Tensor]:
-    """Softmax over a crystal's atoms of ``scale q.k + log max(S, floor)``: output (N, H, d), log-sum-exp (N, H)."""
-    out, lse = torch.zeros_like(value), torch.zeros_like(sigma_sq)
+    """Softmax over a crystal's atoms of ``scale q.k + log max(S, floor)``: output (N, H, d), log-sum-exp (N, H).
+
+    Crystals without waves have zero output, log-sum-exp minus infinity, and no gradients.
+    """
+    out, lse = torch.zeros_like(value), torch.full_like(sigma_sq, -torch.inf)
     for block in crystal_blocks(waves):
         logit = _block_sums(query, key, sigma_sq, waves, block, scale, floor).logit
         block_lse = logit.logsumexp(-1)

@@ -36,14 +36,17 @@ class CrystalBlock(NamedTuple):
 
 
 def crystal_blocks(waves: WaveVectors) -> Iterator[CrystalBlock]:
-    """Cut the crystals into blocks, in order."""
-    num_atoms, num_waves = waves.atom_ptr.diff().tolist(), waves.wave_ptr.diff().tolist()
+    """Cut the crystals into blocks, in order, without those that have no waves."""
+    used = (waves.atom_ptr.diff() > 0) & (waves.wave_ptr.diff() > 0)
+    first_atom, first_wave = waves.atom_ptr[:-1][used], waves.wave_ptr[:-1][used]
+    atom_counts, wave_counts = waves.atom_ptr.diff()[used], waves.wave_ptr.diff()[used]
+    num_atoms, num_waves = atom_counts.tolist(), wave_counts.tolist()
     first = 0
     while first < len(num_atoms):
         last = _end_of_block(num_atoms, num_waves, first)
-        atoms = _padded(waves.atom_ptr[first : last + 1])
-        block_waves = _padded(waves.wave_ptr[first : last + 1])
-        most_rows = max(1, TERMS_PER_BLOCK // max(1, atoms[0].size(1), block_waves[0].size(1)))
+        atoms = _padded(first_atom[first:last], atom_counts[first:last])
+        block_waves = _padded(first_wave[first:last], wave_counts[first:last])
+        most_rows = max(1, TERMS_PER_BLOCK // max(atoms[0].size(1), block_waves[0].size(1)))
         rows_per_block = atoms[0].size(1) if last - first > 1 else most_rows
         for start in range(0, atoms[0].size(1), rows_per_block):
             rows = slice(start, start + rows_per_block)
@@ -69,8 +72,8 @@ def _end_of_block(num_atoms: list[int], num_waves: list[int], first: int) -> int
     return last
 
 
-def _padded(ptr: Tensor) -> tuple[Tensor, Tensor]:
-    """Members of each segment, repeated at the end up to the longest, and where they are repeats."""
-    counts = ptr.diff().unsqueeze(1)
-    slot = torch.arange(int(counts.max()), device=ptr.device).unsqueeze(0)
-    return ptr[:-1].unsqueeze(1) + torch.minimum(slot, (counts - 1).clamp(min=0)), slot >= counts
+def _padded(first: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Members of each segment, none empty, repeated at the end up to the longest, and where they are repeats."""
+    first, counts = first.unsqueeze(1), counts.unsqueeze(1)
+    slot = torch.arange(int(counts.max()), device=first.device).unsqueeze(0)
+    return first + torch.minimum(slot, counts - 1), slot >= counts

@@ -2,11 +2,13 @@
 
 from torch import Tensor
 
+from torch_geometric_crystal.ops.autocast import without_autocast
 from torch_geometric_crystal.ops.reciprocal_attention.blocked import backward_blocked, forward_blocked
 from torch_geometric_crystal.ops.reciprocal_attention.gradients import Gradients
 from torch_geometric_crystal.ops.wave_vectors import WaveVectors
 
 
+@without_autocast
 def forward(
     backend: str,
     query: Tensor,
@@ -22,11 +24,16 @@ def forward(
         from torch_geometric_crystal.ops.reciprocal_attention.triton_forward import forward_triton
 
         return forward_triton(query, key, value, sigma_sq, waves, scale, floor)
+    if backend == "cpp":
+        from torch_geometric_crystal.ops.reciprocal_attention.cpp import forward_cpp
+
+        return forward_cpp(query, key, value, sigma_sq, waves, scale, floor)
     dtype = sigma_sq.dtype
     out, lse = forward_blocked(query.to(dtype), key.to(dtype), value.to(dtype), sigma_sq, waves, scale, floor)
     return out.to(value.dtype), lse
 
 
+@without_autocast
 def backward(
     backend: str,
     grad_out: Tensor,
@@ -47,6 +54,12 @@ def backward(
         from torch_geometric_crystal.ops.reciprocal_attention.triton_backward import backward_triton
 
         return backward_triton(
+            grad_out, grad_lse, query, key, value, sigma_sq, waves, scale, floor, out, lse, need_pos
+        )  # fmt: skip
+    if backend == "cpp":
+        from torch_geometric_crystal.ops.reciprocal_attention.cpp import backward_cpp
+
+        return backward_cpp(
             grad_out, grad_lse, query, key, value, sigma_sq, waves, scale, floor, out, lse, need_pos
         )  # fmt: skip
     dtype = sigma_sq.dtype

@@ -17,6 +17,10 @@ def reciprocal_attention_reference(
     for crystal in range(waves.atom_ptr.numel() - 1):
         atoms = slice(int(waves.atom_ptr[crystal]), int(waves.atom_ptr[crystal + 1]))
         wave = vector[int(waves.wave_ptr[crystal]) : int(waves.wave_ptr[crystal + 1])]
+        if wave.size(0) == 0:
+            outs.append(torch.zeros_like(value[atoms]))
+            lses.append(torch.full_like(sigma_sq[atoms], -torch.inf))
+            continue
         length_sq = wave.square().sum(-1)
         multiplicity = torch.full_like(length_sq, 2.0)
         multiplicity[0] = 1.0
