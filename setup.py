@@ -25,7 +25,7 @@ INSTALL_REQUIRES = [
 
 EXTRAS = {
     "train": ["lightning>=2.4", "torchmetrics>=1.4", "matplotlib>=3.8"],
-    # matbench itself is installed with --no-deps (README.rst says why); this is what it needs.
+    # matbench itself is installed with --no-deps (docs/getting_started.rst says why); this is what it needs.
     "matbench": ["matminer>=0.9.3", "scikit-learn>=1.3", "scipy>=1.11", "monty>=2025.1.9"],
     "ase": ["ase>=3.23"],
     "kernels": ['triton>=3.2; platform_system == "Linux"'],
@@ -40,6 +40,7 @@ EXTRAS["dev"] = [
     "mypy>=1.11",
     "types-PyYAML",
 ]
+EXTRAS["docs"] = ["sphinx>=8.1", "furo>=2024.8.6", "myst-parser>=4.0"]
 
 setup(
     name="torch_geometric_crystal",
@@ -50,7 +51,17 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["torch_geometric_crystal", "torch_geometric_crystal.*"]),
-    package_data={"torch_geometric_crystal": ["py.typed", "**/*.json.gz", "**/*.csv", "**/*.npz", "**/*.cif"]},
+    package_data={
+        "torch_geometric_crystal": [
+            "py.typed",
+            "**/*.json.gz",
+            "**/*.csv",
+            "**/*.npz",
+            "**/*.cif",
+            "ops/cpp/*.cpp",
+            "ops/cpp/*.h",
+        ]
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["tgcrystal = torch_geometric_crystal.cli:main"]},

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from torch_geometric_crystal.cli import benchmark, convert, demo, embed, evaluate, export, info, predict, train
+from torch_geometric_crystal.cli import benchmark, build, convert, demo, embed, evaluate, export, info, predict, train
 from torch_geometric_crystal.cli.display import error_console
 
 EPILOG = (
@@ -14,7 +14,7 @@ EPILOG = (
 
 app = typer.Typer(
     name="tgcrystal",
-    help="Train, evaluate and use crystal property models: Crystalformer (infinitely connected attention) and CGCNN.",
+    help="Train, evaluate and use crystal property models: Crystalformer, CGCNN, ALIGNN.",
     epilog=EPILOG,
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -22,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (train, evaluate, predict, embed, convert, export, benchmark, info, demo):
+for module in (train, evaluate, predict, embed, convert, export, benchmark, build, info, demo):
     module.register(app)
 
 
@@ -33,7 +33,7 @@ def common(
         None, min=1, help="CPU threads, before the command: tgcrystal --threads 2 train."
     ),
 ) -> None:
-    """Train, evaluate and use crystal property models: Crystalformer (infinitely connected attention) and CGCNN."""
+    """Train, evaluate and use crystal property models: Crystalformer, CGCNN, ALIGNN."""
     if threads is not None:
         import torch
 

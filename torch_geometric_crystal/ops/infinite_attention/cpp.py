@@ -1,0 +1,91 @@
+"""The C++ backend for the CPU: float32, built by ``tgcrystal build``, first derivatives only."""
+
+import torch
+from torch import Tensor
+
+from torch_geometric_crystal.ops.cpp import extension
+from torch_geometric_crystal.ops.infinite_attention.gradients import Gradients
+from torch_geometric_crystal.ops.neighborhood import Neighborhood
+from torch_geometric_crystal.ops.radial_basis import GaussianBasis
+
+
+def forward_cpp(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rho: Tensor,
+    dist: Tensor,
+    neighborhood: Neighborhood,
+    r0: float,
+    scale: float,
+    value_encoding: Tensor | None,
+    basis: GaussianBasis | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output (N, H, d), log-sum-exp (N, H) and the mean basis u (N, H, K) of every row (K = 0 without encoding).
+
+    Raises:
+        ExtensionError: if the kernels are not built or cannot be loaded.
+    """
+    num_basis, spacing = (basis.num, basis.spacing) if basis is not None else (0, 1.0)
+    out, lse, mean_basis = extension.load().infinite_attention(
+        _strided(query), _strided(key), _strided(value), rho.contiguous(), dist.contiguous(), _indices(neighborhood),
+        r0, scale, num_basis, spacing,
+    )  # fmt: skip
+    if value_encoding is not None:
+        encoded = torch.bmm(mean_basis.transpose(0, 1), value_encoding.transpose(1, 2))  # W^E u, (H, N, d)
+        out += encoded.transpose(0, 1)
+    return out, lse, mean_basis
+
+
+def backward_cpp(
+    grad_out: Tensor,
+    grad_lse: Tensor,
+    grad_mean_basis: Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rho: Tensor,
+    dist: Tensor,
+    neighborhood: Neighborhood,
+    r0: float,
+    scale: float,
+    value_encoding: Tensor | None,
+    basis: GaussianBasis | None,
+    out: Tensor,
+    lse: Tensor,
+    mean_basis: Tensor,
+    need_dist: bool,
+) -> Gradients:
+    """Gradients with respect to every input, given those of the three outputs of :func:`forward_cpp`.
+
+    `grad_mean_basis` may be None where it is zero, which saves reading it.
+
+    Raises:
+        ExtensionError: if the kernels are not built or cannot be loaded.
+    """
+    num_basis, spacing = (basis.num, basis.spacing) if basis is not None else (0, 1.0)
+    encoding = None if value_encoding is None else value_encoding.permute(2, 0, 1).contiguous()  # (K, H, d)
+    grad_query, grad_key, grad_value, grad_rho, grad_dist = extension.load().infinite_attention_backward(
+        grad_out.contiguous(), grad_lse.contiguous(), None if grad_mean_basis is None else grad_mean_basis.contiguous(),
+        _strided(query), _strided(key), _strided(value), rho.contiguous(), dist.contiguous(), _indices(neighborhood),
+        r0, scale, encoding, num_basis, spacing, out.contiguous(), lse.contiguous(), mean_basis.contiguous(), need_dist,
+    )  # fmt: skip
+    grad_encoding = None
+    if value_encoding is not None:
+        grad_encoding = torch.bmm(grad_out.permute(1, 2, 0), mean_basis.transpose(0, 1))  # (H, d, K)
+    return Gradients(grad_query, grad_key, grad_value, grad_rho, grad_dist if need_dist else None, grad_encoding)
+
+
+def _strided(tensor: Tensor) -> Tensor:
+    """The tensor with its last two dimensions contiguous; rows may be any distance apart, as in a fused q, k, v."""
+    rows_are_dense = tensor.stride(2) == 1 and tensor.stride(1) == tensor.size(2)
+    return tensor if rows_are_dense else tensor.contiguous()
+
+
+def _indices(neighborhood: Neighborhood) -> list[Tensor]:
+    """The index arrays in the order in which the kernels read them."""
+    fields = (
+        neighborhood.pair_order, neighborhood.pair_ptr, neighborhood.pair_source, neighborhood.row_pair_ptr,
+        neighborhood.pair_target, neighborhood.column_ptr, neighborhood.column_pair,
+    )  # fmt: skip
+    return [field.contiguous() for field in fields]
