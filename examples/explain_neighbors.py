@@ -94,7 +94,8 @@ def shells(data: Data, atom: int, values: Tensor) -> list[tuple[str, float, int,
     found: dict[tuple[str, int], list[int]] = {}
     for symbol, edge in zip(symbols, edges.tolist(), strict=True):
         found.setdefault((symbol, round(float(data.edge_dist[edge]) / SHELL)), []).append(edge)
-    return [(key[0], key[1] * SHELL, len(where), float(values[where].sum())) for key, where in found.items()]
+    nearest_first = sorted(found.items(), key=lambda shell: shell[0][1])
+    return [(symbol, step * SHELL, len(where), float(values[where].sum())) for (symbol, step), where in nearest_first]
 
 
 def draw(panels: dict[str, list[tuple[str, float, int, float]]], path: Path) -> None:

@@ -10,7 +10,8 @@ from torch_geometric.transforms import Center
 
 from torch_geometric_crystal.checks import InvalidStructureError
 from torch_geometric_crystal.datasets import StructureListSource, StructureWarning, processing
-from torch_geometric_crystal.datasets.processing import Processed, Recipe, process
+from torch_geometric_crystal.datasets.processing import Processed, Recipe, process, transform_crystals
+from torch_geometric_crystal.transforms import PeriodicRadiusGraph
 
 ALLOY = Structure(Lattice.cubic(3), [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]])
 
@@ -117,3 +118,40 @@ def test_filtered_crystals_are_neither_faults_nor_transformed():
     assert [data.structure_id for data in result.crystals] == ["4", "5", "6", "7", "8", "9"]
     assert result.faults == []
     assert result.crystals[0].pos.dtype == torch.float64
+
+
+def crystals_in_memory() -> list[Data]:
+    crystals = process(many(), RECIPE, 0, skip_faults=True).crystals
+    del crystals[5].structure_id
+    return crystals
+
+
+def test_crystals_in_memory_are_transformed_as_a_loop_would(monkeypatch):
+    crystals, transform = crystals_in_memory(), PeriodicRadiusGraph(5.0)
+    expected = [transform(data) for data in crystals]
+    used = []
+    pooled = processing._pooled
+    monkeypatch.setattr(processing, "_pooled", lambda *a: used.append(len(a[0])) or pooled(*a))
+    for num_workers in (0, 2):
+        graphs = transform_crystals(crystals, transform, num_workers)
+        for graph, other in zip(graphs, expected, strict=True):
+            assert sorted(graph.keys()) == sorted(other.keys())
+            assert all(torch.equal(graph[key], other[key]) for key in sorted(other.keys()) if key != "structure_id")
+            assert graph.get("structure_id") == other.get("structure_id")
+    assert used == [69]
+    assert all("edge_index" not in data for data in crystals)
+
+
+def test_the_crystal_in_memory_that_a_transform_refuses_is_named():
+    crystals = crystals_in_memory()
+    crystals[3].pos[0] = float("nan")
+    with pytest.raises(InvalidStructureError, match=r"structure '3': .*nan"):
+        transform_crystals(crystals, PeriodicRadiusGraph(5.0), 0)
+
+
+def test_closing_the_outcomes_ends_the_processes():
+    results = processing.outcomes(many(), RECIPE, 1, progress=False)
+    assert next(results).data.structure_id == "0"
+    assert len(multiprocessing.active_children()) == 1
+    results.close()
+    assert multiprocessing.active_children() == []

@@ -73,16 +73,16 @@ def test_forced_backend_that_cannot_run_says_why(monkeypatch, ampere, not_built)
         choose_backend("triton", CPU)
     with pytest.raises(RuntimeError, match="written for NVIDIA GPUs, not for mps"):
         choose_backend("triton", "mps")
-    with pytest.raises(RuntimeError, match="float32, float16 or bfloat16, not torch.float64"):
+    with pytest.raises(RuntimeError, match=r"float32, float16 or bfloat16, not torch.float64"):
         choose_backend("triton", CUDA, torch.float64)
     with pytest.raises(RuntimeError, match="'cpp' cannot run here: not built"), use_backend("cpp"):
         choose_backend(device=CPU)
     with pytest.raises(RuntimeError, match="on cuda, and it is for the CPU"):
         choose_backend("cpp", CUDA)
-    with pytest.raises(RuntimeError, match="take float32, not torch.float64"):
+    with pytest.raises(RuntimeError, match=r"take float32, not torch.float64"):
         choose_backend("cpp", CPU, torch.float64)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    with pytest.raises(RuntimeError, match="compute capability 7.5, and 8.0 is the oldest supported"):
+    with pytest.raises(RuntimeError, match=r"compute capability 7.5, and 8.0 is the oldest supported"):
         choose_backend("triton", CUDA)
     monkeypatch.setattr(torch.version, "hip", "6.2")
     with pytest.raises(RuntimeError, match="written for NVIDIA GPUs"):
@@ -110,7 +110,7 @@ def test_context_is_left_after_an_error(not_built):
 
 
 def test_unknown_backend_is_refused():
-    with pytest.raises(ValueError, match="backend: expected one of 'auto', 'triton', .* received 'cupy'"):
+    with pytest.raises(ValueError, match=r"backend: expected one of 'auto', 'triton', .* received 'cupy'"):
         choose_backend("cupy")
     with pytest.raises(ValueError, match="received 'cupy'"), use_backend("cupy"):
         pass

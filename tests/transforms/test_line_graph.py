@@ -7,6 +7,7 @@ from torch_geometric.data import Batch, Data, InMemoryDataset
 from torch_geometric.loader import DataLoader
 
 from torch_geometric_crystal.checks import InvalidStructureError
+from torch_geometric_crystal.data import make_crystal
 from torch_geometric_crystal.testing import rotate, small_crystals
 from torch_geometric_crystal.transforms import (
     InfiniteNeighborhood,
@@ -15,6 +16,7 @@ from torch_geometric_crystal.transforms import (
     PeriodicKNNGraph,
     PeriodicRadiusGraph,
 )
+from torch_geometric_crystal.transforms.line_graph import line_graph_pairs
 
 CRYSTALS = small_crystals(torch.float64)
 GRAPH = PeriodicKNNGraph(5, 8.0)
@@ -42,6 +44,42 @@ def test_pairs_and_angles_are_those_of_brute_force(crystal, backtracking):
     pairs = [tuple(pair) for pair in data.line_graph_index.T.tolist()]
     assert pairs == sorted(expected, key=lambda pair: pair[::-1])
     np.testing.assert_allclose(data.line_graph_cosine, [expected[pair] for pair in pairs], atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("lattice", "degree"),
+    [
+        (4.0 * np.eye(3), 18),  # simple cubic: 6 and 12
+        (3.0 * (np.ones((3, 3)) / 2 - np.eye(3)), 14),  # body-centred: 8 and 6
+        (3.6 * (np.ones((3, 3)) - np.eye(3)) / 2, 12),  # face-centred
+        (np.array([[2.5, 0.0, 0.0], [0.7, 3.1, 0.0], [-0.4, 0.9, 9.5]]), 12),  # long: edges over several cells
+    ],
+)
+def test_one_atom_cells_have_every_pair_of_their_parallel_edges(lattice, degree):
+    alignn = PeriodicKNNGraph(12, 8.0, ties="shell", shortage="grow", mutual=True)
+    crystal = make_crystal([29], np.zeros((1, 3)), lattice, (True,) * 3, dtype=torch.float64)
+    data = LineGraph()(alignn(crystal))
+    assert data.num_edges == degree
+    expected = brute_force_pairs(data)
+    pairs = [tuple(pair) for pair in data.line_graph_index.T.tolist()]
+    assert len(pairs) == degree**2
+    assert pairs == sorted(expected, key=lambda pair: pair[::-1])
+    np.testing.assert_allclose(data.line_graph_cosine, [expected[pair] for pair in pairs], atol=1e-12)
+    assert LineGraph(backtracking=False)(data).line_graph_index.size(1) == degree**2 - degree
+
+
+def test_pairs_do_not_need_sorted_edges_or_edges_at_all():
+    edge_index = torch.randint(7, (2, 40))
+    edge_index[edge_index == 3] = 2  # an atom without edges
+    first, second = line_graph_pairs(edge_index, 9)
+    expected = [(b, a) for a, b in product(range(40), repeat=2) if edge_index[1, a] == edge_index[0, b]]
+    assert list(zip(second.tolist(), first.tolist(), strict=True)) == sorted(expected)
+    assert line_graph_pairs(edge_index[:, :0], 9).shape == (2, 0)
+
+
+def test_pairs_of_a_batch_are_those_of_its_crystals():
+    batch = Batch.from_data_list([LineGraph()(GRAPH(data)) for data in CRYSTALS])
+    assert torch.equal(line_graph_pairs(batch.edge_index, batch.num_nodes), batch.line_graph_index)
 
 
 def test_parallel_edges_stay_apart():

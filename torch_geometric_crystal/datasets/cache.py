@@ -13,7 +13,7 @@ from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric_crystal.datasets.atomic_write import atomic_write
 from torch_geometric_crystal.datasets.processing import Fault
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 """Raised whenever the layout of the cache file, or the meaning of what is in it, changes."""
 
 _TRUSTED_PACKAGES = ("torch_geometric", "torch_geometric_crystal")

@@ -2,17 +2,19 @@
 
 Layout (format 1), n crystals with `num_atoms` atoms each, A atoms in all, crystals one after the other:
 
-| array           | shape, type          | meaning                                                            |
-|-----------------|----------------------|--------------------------------------------------------------------|
-| `format`        | () text              | ``torch_geometric_crystal compact store 1``                        |
-| `num_atoms`     | (n,) int32           | atoms of each crystal                                              |
-| `z`             | (A,) uint8           | atomic numbers                                                     |
-| `frac_coords`   | (A, 3) float32 or 64 | coordinates in units of the lattice vectors, not wrapped           |
-| `cells`         | (n, 3, 3) float64    | lattice vectors in A, as rows: orientation and handedness are kept |
-| `pbc`           | (n, 3) bool          | periodic directions                                                |
-| `structure_ids` | (n,) text            | names                                                              |
-| `targets`       | (n, T) float64       | targets, NaN where missing                                         |
-| `target_names`  | (T,) text            | their names                                                        |
+=============== ==================== ==================================================================
+array           shape, type          meaning
+=============== ==================== ==================================================================
+`format`        () text              ``torch_geometric_crystal compact store 1``
+`num_atoms`     (n,) int32           atoms of each crystal
+`z`             (A,) uint8           atomic numbers
+`frac_coords`   (A, 3) float32 or 64 coordinates in units of the lattice vectors, not wrapped
+`cells`         (n, 3, 3) float64    lattice vectors in A, as rows: orientation and handedness are kept
+`pbc`           (n, 3) bool          periodic directions
+`structure_ids` (n,) text            names
+`targets`       (n, T) float64       targets, NaN where missing
+`target_names`  (T,) text            their names
+=============== ==================== ==================================================================
 
 Also read: files without `format` that give `cell_parameters` (n, 6; a, b, c in A, alpha, beta, gamma in degrees)
 instead of `cells`. There every other floating point array of length n is a target, and names are the file's name and a

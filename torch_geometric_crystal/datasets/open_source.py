@@ -26,17 +26,19 @@ _JSON_SUFFIXES = (".json", ".json.gz", ".zip")
 def open_source(source: str | Path | Sequence[Any] | Source, target: str | Sequence[str] | None = None) -> Source:
     """Open crystals of any supported kind.
 
-    | what                                          | default target                                     |
-    |-----------------------------------------------|----------------------------------------------------|
-    | Matbench JSON (.json, .json.gz)               | all columns but ``structure``                      |
-    | JARVIS or ALIGNN JSON (.json, .json.gz, .zip) | ``target``, if there is one                        |
-    | folder of CIF, POSCAR, xyz                    | columns of ``id_prop.csv``; none without that file |
-    | ``id_prop.csv``                               | as its folder                                      |
-    | CSV with a column of structures               | ``target``, if there is one                        |
-    | compact store (.npz)                          | all                                                |
-    | ASE database (.db, .json), extended XYZ       | ``target``, if there is one                        |
-    | CIF, POSCAR, pymatgen JSON file               | none                                               |
-    | list of pymatgen structures, ASE atoms, Data  | ``y`` of the Data                                  |
+    ============================================= ==================================================
+    what                                          default target
+    ============================================= ==================================================
+    Matbench JSON (.json, .json.gz)               all columns but ``structure``
+    JARVIS or ALIGNN JSON (.json, .json.gz, .zip) ``target``, if there is one
+    folder of CIF, POSCAR, xyz                    columns of ``id_prop.csv``; none without that file
+    ``id_prop.csv``                               as its folder
+    CSV with a column of structures               ``target``, if there is one
+    compact store (.npz)                          all
+    ASE database (.db, .json), extended XYZ       ``target``, if there is one
+    CIF, POSCAR, pymatgen JSON file               none
+    list of pymatgen structures, ASE atoms, Data  ``y`` of the Data
+    ============================================= ==================================================
 
     JSON files are told apart by their content.
 

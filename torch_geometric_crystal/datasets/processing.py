@@ -1,6 +1,7 @@
 """Entries to crystals: parse, check, filter and transform, in this process or in several."""
 
 import contextlib
+import copy
 import itertools
 import multiprocessing
 import os
@@ -46,7 +47,9 @@ class Processed:
     notes: list[str] = field(default_factory=list)
 
 
-class _Outcome(NamedTuple):
+class Outcome(NamedTuple):
+    """What came of an entry: `data` (None if it was filtered out), or a `fault`; and what was noted."""
+
     data: Any
     fault: Fault | None
     notes: list[str]
@@ -60,7 +63,7 @@ class Recipe:
     pre_filter: Callable | None
     dtype: torch.dtype
 
-    def __call__(self, entry: Entry) -> _Outcome:
+    def __call__(self, entry: Entry) -> Outcome:
         """Load, check, filter and transform one entry; an invalid structure is an outcome, not an exception."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
@@ -69,7 +72,7 @@ class Recipe:
                 fault = None
             except InvalidStructureError as error:
                 data, fault = None, Fault(entry.structure_id, error.fault, error.remedy)
-        return _Outcome(data, fault, [str(w.message) for w in caught if issubclass(w.category, UserWarning)])
+        return Outcome(data, fault, [str(w.message) for w in caught if issubclass(w.category, UserWarning)])
 
     def _apply(self, entry: Entry) -> Data | None:
         data = entry.load(self.dtype)
@@ -126,14 +129,8 @@ def stream(
     Warns:
         StructureWarning: if the processes cannot be used, and this one does the work.
     """
-    outcomes = _outcomes(entries, recipe, num_workers)
-    disable = None if progress else True
-    with (
-        contextlib.closing(outcomes),
-        tqdm(total=len(entries), desc=description, unit="structure", disable=disable) as bar,
-    ):
-        for outcome in outcomes:
-            bar.update()
+    with contextlib.closing(outcomes(entries, recipe, num_workers, progress, description)) as results:
+        for outcome in results:
             result.notes.extend(outcome.notes)
             if outcome.fault is None:
                 if outcome.data is not None:
@@ -144,7 +141,74 @@ def stream(
                 raise InvalidStructureError(*outcome.fault)
 
 
-def _outcomes(entries: Sequence[Entry], recipe: Recipe, num_workers: int | None) -> Generator[_Outcome, None, None]:
+def outcomes(
+    entries: Sequence[Entry],
+    recipe: Recipe,
+    num_workers: int | None = None,
+    progress: bool = True,
+    description: str = "",
+) -> Generator[Outcome, None, None]:
+    """One outcome for each entry, in their order; arguments as `stream`. Closing it ends the processes."""
+    disable = None if progress else True
+    with (
+        contextlib.closing(_outcomes(entries, recipe, num_workers)) as results,
+        tqdm(total=len(entries), desc=description, unit="structure", disable=disable) as bar,
+    ):
+        for outcome in results:
+            bar.update()
+            yield outcome
+
+
+def transform_crystals(
+    crystals: Sequence[Data],
+    transform: Callable[[Data], Data],
+    num_workers: int | None = None,
+    progress: bool = False,
+    description: str = "",
+) -> list[Data]:
+    """Apply `transform` to crystals in memory: as a loop over them would, in this process or in several.
+
+    Args:
+        crystals: `Data` on the CPU; those given are left as they are.
+        transform: for a model, ``model.neighborhood()``.
+        num_workers: as in `stream`.
+        progress: as in `stream`.
+        description: as in `stream`.
+
+    Raises:
+        InvalidStructureError: at the first crystal that `transform` refuses.
+        RuntimeError: if it fails on one, which is named.
+    """
+    entries = [
+        Entry(str(data.get("structure_id", index)), None, _given, _Parcel(data)) for index, data in enumerate(crystals)
+    ]
+    recipe = Recipe(transform, None, torch.float32)
+    graphs = process(entries, recipe, num_workers, progress=progress, description=description).crystals
+    for data, graph in zip(crystals, graphs, strict=True):
+        if "structure_id" not in data:
+            del graph.structure_id
+    return graphs
+
+
+class _Parcel:
+    """A crystal that is pickled by value, see `_to_arrays`."""
+
+    def __init__(self, data: Data):
+        self.data = data
+
+    def __reduce__(self) -> tuple:
+        return _unpack, (_to_arrays(self.data),)
+
+
+def _unpack(arrays: tuple[type[Data], dict[str, Any]]) -> _Parcel:
+    return _Parcel(_to_data(arrays))
+
+
+def _given(raw: _Parcel, structure_id: str, dtype: torch.dtype) -> Data:
+    return copy.copy(raw.data)
+
+
+def _outcomes(entries: Sequence[Entry], recipe: Recipe, num_workers: int | None) -> Generator[Outcome, None, None]:
     done = 0
     if num_workers is None:
         start = time.perf_counter()
@@ -172,7 +236,7 @@ def _outcomes(entries: Sequence[Entry], recipe: Recipe, num_workers: int | None)
         yield recipe(entry)
 
 
-def _pooled(entries: Sequence[Entry], recipe: Recipe, num_workers: int) -> Iterator[_Outcome]:
+def _pooled(entries: Sequence[Entry], recipe: Recipe, num_workers: int) -> Iterator[Outcome]:
     """Outcomes in order, from fresh (spawned) processes; few chunks are under way at a time."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -183,7 +247,7 @@ def _pooled(entries: Sequence[Entry], recipe: Recipe, num_workers: int) -> Itera
                 waiting.append(pool.submit(_process_chunk, recipe, chunk))
             while waiting:
                 for outcome in waiting.pop(0).result():
-                    yield outcome._replace(data=_to_data(outcome.data))
+                    yield outcome if outcome.data is None else outcome._replace(data=_to_data(outcome.data))
                 for chunk in itertools.islice(chunks, 1):
                     waiting.append(pool.submit(_process_chunk, recipe, chunk))
         finally:
@@ -196,23 +260,19 @@ def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         yield chunk
 
 
-def _process_chunk(recipe: Recipe, chunk: Sequence[Entry]) -> list[_Outcome]:
-    outcomes = [recipe(entry) for entry in chunk]
-    return [outcome._replace(data=_to_arrays(outcome.data)) for outcome in outcomes]
+def _process_chunk(recipe: Recipe, chunk: Sequence[Entry]) -> list[Outcome]:
+    results = [recipe(entry) for entry in chunk]
+    return [o if o.data is None else o._replace(data=_to_arrays(o.data)) for o in results]
 
 
-def _to_arrays(data: Data | None) -> tuple[type[Data], dict[str, Any]] | None:
+def _to_arrays(data: Data) -> tuple[type[Data], dict[str, Any]]:
     """Tensors as arrays: they travel by value, where each tensor would hold an open file descriptor."""
-    if data is None:
-        return None
     return type(data), {
         key: value.numpy() if type(value) is torch.Tensor else value for key, value in data.to_dict().items()
     }
 
 
-def _to_data(arrays: tuple[type[Data], dict[str, Any]] | None) -> Data | None:
-    if arrays is None:
-        return None
+def _to_data(arrays: tuple[type[Data], dict[str, Any]]) -> Data:
     cls, values = arrays
     return cls.from_dict(
         {key: torch.from_numpy(value) if type(value).__name__ == "ndarray" else value for key, value in values.items()}

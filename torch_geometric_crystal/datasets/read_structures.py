@@ -1,8 +1,10 @@
 """Structure files for prediction: in order, one result per file, never a crash."""
 
+import contextlib
 import os
+import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +12,9 @@ import torch
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.checks import InvalidStructureError, MissingDependencyError
+from torch_geometric_crystal.datasets.processing import Recipe, StructureWarning, outcomes
 from torch_geometric_crystal.datasets.readers.structure_file import crystal_from_file, is_structure_file, structure_stem
+from torch_geometric_crystal.datasets.source import Entry, faulty_entry
 
 
 class FileResult(NamedTuple):
@@ -23,19 +27,37 @@ class FileResult(NamedTuple):
 
 
 def read_structures(
-    paths: str | os.PathLike | Iterable[str | os.PathLike], dtype: torch.dtype = torch.float32
+    paths: str | os.PathLike | Iterable[str | os.PathLike],
+    dtype: torch.dtype = torch.float32,
+    transform: Callable[[Data], Data] | None = None,
+    num_workers: int | None = 0,
+    progress: bool = False,
 ) -> list[FileResult]:
     """Read CIF, POSCAR, xyz and pymatgen JSON files, and folders of the first three.
 
     Args:
         paths: Files and folders. A folder stands for the structure files in it, sorted by name.
         dtype: Type of `pos` and `cell`.
+        transform: Applied to each crystal; where it refuses one, that is the file's error.
+        num_workers: Processes beside this one; None for as many as pay.
+        progress: Whether to show a bar (on a terminal only).
 
     Returns:
         One result per file, in the order given. The id is the file's name without suffix, or the whole path as given
         where several files would have the same. A path that is not there, a folder without structure files, and a file
         that cannot be read each give a result with an error.
     """
+    return list(stream_structures(paths, dtype, transform, num_workers, progress))
+
+
+def stream_structures(
+    paths: str | os.PathLike | Iterable[str | os.PathLike],
+    dtype: torch.dtype = torch.float32,
+    transform: Callable[[Data], Data] | None = None,
+    num_workers: int | None = 0,
+    progress: bool = False,
+) -> Generator[FileResult, None, None]:
+    """The results of `read_structures` one by one, as they come."""
     files: list[tuple[Path, str | None]] = []
     for path in [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(p) for p in paths]:
         if path.is_dir():
@@ -43,24 +65,42 @@ def read_structures(
             files += [(p, None) for p in found] or [(path, "a folder without CIF, POSCAR or xyz files")]
         else:
             files.append((path, None if path.is_file() else "no such file"))
-    stems = [_stem(path) for path, _ in files]
-    counts = Counter(stems)
-    results = []
-    for (path, error), stem in zip(files, stems, strict=True):
-        structure_id = str(path) if counts[stem] > 1 else stem
-        results.append(FileResult(structure_id, path, None, error) if error else _read(path, structure_id, dtype))
-    return results
+    counts = Counter(_stem(path) for path, _ in files)
+    entries = []
+    for path, error in files:
+        name = str(path) if counts[_stem(path)] > 1 else _stem(path)
+        entries.append(faulty_entry(name, error, "") if error else Entry(name, None, _read, path))
+    recipe = Recipe(None if transform is None else _Refusing(transform), None, dtype)
+    results = outcomes(entries, recipe, num_workers, progress, "reading")
+    with contextlib.closing(results):
+        for (path, _), entry, outcome in zip(files, entries, results, strict=True):
+            for note in outcome.notes:
+                warnings.warn(note, StructureWarning, stacklevel=2)
+            fault = outcome.fault
+            error = None if fault is None else f"{fault.fault}. {fault.remedy}" if fault.remedy else fault.fault
+            yield FileResult(entry.structure_id, path, outcome.data, error)
 
 
-def _read(path: Path, structure_id: str, dtype: torch.dtype) -> FileResult:
+class _Refusing:
+    """A transform whose complaints about a crystal's values are faults of that crystal."""
+
+    def __init__(self, transform: Callable[[Data], Data]):
+        self.transform = transform
+
+    def __call__(self, data: Data) -> Data:
+        try:
+            return self.transform(data)
+        except InvalidStructureError:
+            raise
+        except ValueError as error:
+            raise InvalidStructureError(data.structure_id, str(error), "") from error
+
+
+def _read(path: Path, structure_id: str, dtype: torch.dtype) -> Data:
     try:
-        data = crystal_from_file(path, structure_id, dtype)
-    except InvalidStructureError as error:
-        return FileResult(structure_id, path, None, f"{error.fault}. {error.remedy}")
+        return crystal_from_file(path, structure_id, dtype)
     except MissingDependencyError as error:
-        return FileResult(structure_id, path, None, str(error))
-    data.structure_id = structure_id
-    return FileResult(structure_id, path, data, None)
+        raise InvalidStructureError(structure_id, str(error), "") from error
 
 
 def _stem(path: Path) -> str:

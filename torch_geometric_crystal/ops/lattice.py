@@ -20,10 +20,10 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _UNIT_BALL_VOLUME = (1.0, 2.0, math.pi, 4.0 * math.pi / 3.0)
-_STRICT_DECREASE = (
-    1e-10  # part of a squared length that a step of a reduction has to take off: more than rounding could
-)
-_CORNERS = {last: np.array(list(product((-1.0, 0.0, 1.0, 2.0), repeat=last))) for last in (1, 2)}
+STRICT_DECREASE = 1e-10
+"""Part of a squared length that a step of a reduction has to take off: more than rounding could."""
+CORNERS = {last: np.array(list(product((-1.0, 0.0, 1.0, 2.0), repeat=last))) for last in (1, 2)}
+"""Corners of the unit cell around a point of a chain or a plane, and the corners next to them."""
 
 
 def edge_vectors(
@@ -140,10 +140,10 @@ def _nearest_below(gram: FloatArray, last: int) -> IntArray | None:
     else:
         (aa, ab, ac), (_, bb, bc) = gram[:2].tolist()
         real = np.array([ac * bb - bc * ab, bc * aa - ac * ab]) / (aa * bb - ab * ab)
-    points = np.floor(real) + _CORNERS[last]
+    points = np.floor(real) + CORNERS[last]
     gain = ((points @ gram[:last, :last] - 2.0 * gram[last, :last]) * points).sum(axis=1)
     best = int(gain.argmin())
-    return points[best].astype(np.int64) if gain[best] < -_STRICT_DECREASE * gram[last, last] else None
+    return points[best].astype(np.int64) if gain[best] < -STRICT_DECREASE * gram[last, last] else None
 
 
 def count_polynomials(lengths: FloatArray) -> FloatArray:

@@ -7,6 +7,7 @@ from torch_geometric_crystal.transforms.periodic_knn_graph import PeriodicKNNGra
 from torch_geometric_crystal.transforms.periodic_radius_graph import PeriodicRadiusGraph
 from torch_geometric_crystal.transforms.random_perturb import RandomPerturb
 from torch_geometric_crystal.transforms.random_rotate import RandomRotate
+from torch_geometric_crystal.transforms.rebuild_edges import RebuildEdges, certify_edges
 from torch_geometric_crystal.transforms.supercell import Supercell
 
 __all__ = [
@@ -18,5 +19,7 @@ __all__ = [
     "PeriodicRadiusGraph",
     "RandomPerturb",
     "RandomRotate",
+    "RebuildEdges",
     "Supercell",
+    "certify_edges",
 ]

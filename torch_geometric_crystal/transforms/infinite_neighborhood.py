@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from torch_geometric_crystal.checks import InvalidStructureError, check_argument
+from torch_geometric_crystal.checks import InvalidStructureError, check_argument, check_choice
 from torch_geometric_crystal.data.neighbors import periodic_images
 from torch_geometric_crystal.data.validation import validate_crystal
+from torch_geometric_crystal.ops.domain_cost import cheaper_domain
 from torch_geometric_crystal.ops.lattice import (
     FloatArray,
     IntArray,
@@ -62,8 +63,13 @@ class InfiniteNeighborhood(BaseTransform):
 
     If `real`, sets `edge_index` (2, E), `edge_shift` (E, 3), `edge_dist` (E,), `edge_cutoff` (1,), `truncation_bound`
     (1,) and `log_tail` (N,): edges to every image within R, the self image (i, i, 0) included, sorted by target, then
-    by distance, source and image. If `reciprocal_sigma_min` is given, sets `wave_vector` (M, 3), `num_wave_vectors`
-    (1,), `wave_cutoff` (1,) and `wave_bound` (1,). Fields of an earlier graph are removed.
+    by source, distance and image, so that the images of a pair of atoms are contiguous, near to far. If
+    `reciprocal_sigma_min` is given, sets `wave_vector` (M, 3), `num_wave_vectors` (1,), `wave_cutoff` (1,) and
+    `wave_bound` (1,). Fields of an earlier graph are removed.
+
+    If :obj:`domain="auto"`, a crystal gets edges or waves, whichever :func:`.domain_cost.cheaper_domain` estimates to
+    cost less; the fields of the other domain are there without members (no waves: `num_wave_vectors` is 0) and with
+    bounds of zero. A crystal with fewer than three periodic directions gets edges.
 
     Args:
         tol (float): Tolerated share. It decides both cutoffs; the one of the edges unless `cutoff` is given.
@@ -77,6 +83,8 @@ class InfiniteNeighborhood(BaseTransform):
         reciprocal_sigma_min (float, optional): Lower bound in A of :math:`\sigma` in the reciprocal sum. Makes wave
             vectors.
         real (bool): Whether to make edges. (default: `True`)
+        domain (str): `"all"`: edges and waves as `real` and `reciprocal_sigma_min` say; or `"auto"`, for layers that
+            sum each crystal in one of the two domains. (default: `"all"`)
 
     Raises:
         ValueError: if an argument is out of range, or neither edges nor waves are asked for.
@@ -92,6 +100,7 @@ class InfiniteNeighborhood(BaseTransform):
         spread: float = DEFAULT_SPREAD,
         reciprocal_sigma_min: float | None = None,
         real: bool = True,
+        domain: str = "all",
     ):
         check_tolerance(tol, spread)
         check_argument(0.0 < sigma_max < math.inf, "sigma_max", "a positive length in A", sigma_max)
@@ -105,12 +114,21 @@ class InfiniteNeighborhood(BaseTransform):
         check_argument(
             real or reciprocal_sigma_min is not None, "real", "True where reciprocal_sigma_min is None", real
         )
+        check_choice("domain", domain, ("all", "auto"))
+        both = real and reciprocal_sigma_min is not None and reciprocal_sigma_min <= sigma_max
+        check_argument(
+            domain == "all" or both,
+            "domain",
+            "'all' unless edges and waves can be made, reciprocal_sigma_min at most sigma_max",
+            (domain, real, reciprocal_sigma_min),
+        )
         self.tol = tol
         self.cutoff = cutoff
         self.sigma_max = sigma_max
         self.spread = spread
         self.reciprocal_sigma_min = reciprocal_sigma_min
         self.real = real
+        self.domain = domain
 
     def forward(self, data: Data) -> Data:
         """Return `data` with the graph."""
@@ -119,11 +137,24 @@ class InfiniteNeighborhood(BaseTransform):
         cell = data.cell.detach().cpu().double().numpy()[0]
         pbc = data.pbc.cpu().numpy()[0] if data.get("pbc") is not None else np.ones(3, dtype=bool)
         remove_fields(data, REAL_FIELDS + RECIPROCAL_FIELDS)
-        if self.real:
+        domain = self._cheaper_domain(len(pos), cell, pbc) if self.domain == "auto" else None
+        if domain == "reciprocal":
+            _store_no_edges(data)
+        elif self.real:
             self._add_edges(data, pos, cell, pbc)
-        if self.reciprocal_sigma_min is not None:
+        if domain == "real":
+            _store_waves(data, np.zeros((0, 3), dtype=np.int64), 0.0, 0.0)
+        elif self.reciprocal_sigma_min is not None:
             self._add_waves(data, pbc, self.reciprocal_sigma_min)
         return data
+
+    def _cheaper_domain(self, num_atoms: int, cell: FloatArray, pbc: NDArray[np.bool_]) -> str:
+        if self.reciprocal_sigma_min is None or not pbc.all():
+            return "real"
+        volume = abs(float(np.linalg.det(cell)))
+        return cheaper_domain(
+            num_atoms, volume, self.sigma_max, self.reciprocal_sigma_min, self.tol, self.spread, self.cutoff
+        )
 
     def _add_edges(self, data: Data, pos: FloatArray, cell: FloatArray, pbc: NDArray[np.bool_]) -> None:
         n = len(pos)
@@ -163,26 +194,42 @@ class InfiniteNeighborhood(BaseTransform):
         n = data.z.numel()
         cutoff = wave_cutoff(basis, n, sigma_min, self.tol, self.spread)
         bound = wave_truncation_bound(basis, n, sigma_min, cutoff, self.spread)
-        waves = wave_vectors(basis, cutoff)
-        device = data.pos.device
-        data.wave_vector = torch.from_numpy(waves).to(device, torch.int32)
-        data.num_wave_vectors = torch.tensor([len(waves)], device=device)
-        data.wave_cutoff = torch.tensor([cutoff], dtype=torch.float64, device=device)
-        data.wave_bound = torch.tensor([bound], dtype=torch.float64, device=device)
+        _store_waves(data, wave_vectors(basis, cutoff), cutoff, bound)
 
     def __repr__(self) -> str:
         radius = f"tol={self.tol:g}" if self.cutoff is None else f"cutoff={self.cutoff:g}"
         waves = "" if self.reciprocal_sigma_min is None else f", reciprocal_sigma_min={self.reciprocal_sigma_min:g}"
         real = "" if self.real else ", real=False"
+        real += "" if self.domain == "all" else f", domain={self.domain!r}"
         return f"{type(self).__name__}({radius}, sigma_max={self.sigma_max:g}, spread={self.spread:g}{waves}{real})"
 
 
 def _store_edges(data: Data, target: IntArray, source: IntArray, shift: IntArray, dist: FloatArray) -> None:
-    """Store edges sorted by target, stored distance, source and image."""
+    """Store edges sorted by target, source, stored distance and image."""
     edge_dist = torch.from_numpy(dist).to(data.pos.dtype)
     width = 2 * int(np.abs(shift).max()) + 1
-    order = np.lexsort((shift[:, 1] * width + shift[:, 2], source * width + shift[:, 0], edge_dist.numpy(), target))
+    image, pair = shift[:, 1] * width + shift[:, 2], target * data.num_nodes + source
+    order = np.lexsort((image, shift[:, 0], edge_dist.numpy(), pair))
     device = data.pos.device
     data.edge_index = torch.from_numpy(np.stack([source[order], target[order]])).to(device)
     data.edge_shift = torch.from_numpy(shift[order]).to(device, torch.int32)
     data.edge_dist = edge_dist[torch.from_numpy(order)].to(device)
+
+
+def _store_no_edges(data: Data) -> None:
+    """Store the fields of a graph without edges, from which nothing was left out."""
+    device = data.pos.device
+    data.edge_index = torch.zeros(2, 0, dtype=torch.int64, device=device)
+    data.edge_shift = torch.zeros(0, 3, dtype=torch.int32, device=device)
+    data.edge_dist = data.pos.new_zeros(0)
+    data.edge_cutoff = torch.zeros(1, dtype=torch.float64, device=device)
+    data.truncation_bound = torch.zeros(1, dtype=torch.float64, device=device)
+    data.log_tail = torch.full((data.num_nodes,), -torch.inf, dtype=torch.float64, device=device)
+
+
+def _store_waves(data: Data, waves: IntArray, cutoff: float, bound: float) -> None:
+    device = data.pos.device
+    data.wave_vector = torch.from_numpy(waves).to(device, torch.int32)
+    data.num_wave_vectors = torch.tensor([len(waves)], device=device)
+    data.wave_cutoff = torch.tensor([cutoff], dtype=torch.float64, device=device)
+    data.wave_bound = torch.tensor([bound], dtype=torch.float64, device=device)

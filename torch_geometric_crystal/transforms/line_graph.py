@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from torch_geometric_crystal.checks import InvalidStructureError
-from torch_geometric_crystal.ops.lattice import IntArray, edge_vectors
+from torch_geometric_crystal.ops.lattice import edge_vectors
 from torch_geometric_crystal.transforms.graph_fields import structure_name
 
 LINE_GRAPH_INDEX = "line_graph_index"
@@ -81,34 +81,64 @@ class LineGraph(BaseTransform):
                 "an edge of its graph has length 0 and so no direction",
                 "Use PeriodicKNNGraph or PeriodicRadiusGraph, and remove atoms that share a place",
             )
-        first, second = self._pairs(data)
+        pairs = line_graph_pairs(data.edge_index, data.num_nodes)
+        if not self.backtracking:
+            pairs = pairs[:, ~_is_reverse(data.edge_index, data.edge_shift, pairs)]
         # The library's vectors lead from target to source: -r_ab is that of the first edge, -r_bc that of the second.
         unit = vectors / lengths.unsqueeze(-1)
-        cosine = -(unit[first] * unit[second]).sum(dim=-1)
-        data.line_graph_index = torch.stack([first, second])
-        data.line_graph_cosine = cosine.clamp(-1.0, 1.0).to(data.pos.dtype)
+        data.line_graph_index = pairs
+        data.line_graph_cosine = pair_cosines(unit, pairs).clamp(-1.0, 1.0).to(data.pos.dtype)
         return data
-
-    def _pairs(self, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
-        """The edges a -> b and b -> c of each pair."""
-        source, target = data.edge_index.cpu().numpy()
-        incoming = np.argsort(target, kind="stable")
-        degree = np.bincount(target, minlength=data.num_nodes)
-        count = degree[source]
-        second = np.repeat(np.arange(len(source)), count)
-        position = np.arange(len(second)) - np.repeat(np.cumsum(count) - count, count)
-        first = incoming[(np.cumsum(degree) - degree)[source[second]] + position]
-        if not self.backtracking:
-            shift = data.edge_shift.cpu().numpy()
-            kept = ~_is_reverse(source, target, shift, first, second)
-            first, second = first[kept], second[kept]
-        device = data.edge_index.device
-        return torch.from_numpy(first).to(device), torch.from_numpy(second).to(device)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(backtracking={self.backtracking})"
 
 
-def _is_reverse(source: IntArray, target: IntArray, shift: IntArray, first: IntArray, second: IntArray) -> np.ndarray:
+def line_graph_pairs(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """Pair each edge with the edges that end where it starts.
+
+    Args:
+        edge_index: sources and targets of E edges, on any device, in any order, shape (2, E).
+        num_nodes: number of atoms.
+
+    Returns:
+        Positions in `edge_index` of the edges a -> b (row 0) and b -> c (row 1), sorted by row 1, then by row 0, shape
+        (2, P), int64.
+    """
+    source, target = edge_index[0], edge_index[1]
+    degree = target.bincount(minlength=num_nodes)
+    incoming = target.argsort(stable=True)
+    count = degree[source]
+    number = int(count.sum())
+    edge = torch.arange(source.numel(), device=source.device)
+    second = edge.repeat_interleave(count, output_size=number)
+    # The pairs of an edge are consecutive, as are the edges into its source in `incoming`: one offset for each edge.
+    offset = (degree.cumsum(0) - degree)[source] - (count.cumsum(0) - count)
+    place = torch.arange(number, device=source.device).add_(offset.index_select(0, second))
+    return torch.stack([incoming.index_select(0, place), second])
+
+
+def pair_cosines(unit: Tensor, pairs: Tensor) -> Tensor:
+    """Cosine of the angle at the middle atom of each pair of edges.
+
+    Args:
+        unit: unit vectors from target to source, shape (E, 3).
+        pairs: see :func:`line_graph_pairs`, shape (2, P).
+
+    Returns:
+        shape (P,).
+    """
+    first, second = pairs
+    cosine = unit.new_zeros(first.numel())
+    for component in unit.T.contiguous():  # four times as fast as a sum over rows of three
+        cosine = cosine - component.index_select(0, first) * component.index_select(0, second)
+    return cosine
+
+
+def _is_reverse(edge_index: Tensor, edge_shift: Tensor, pairs: Tensor) -> Tensor:
     """Whether the second edge of a pair is the first one walked back: the same two atoms and the opposite image."""
-    return (source[first] == target[second]) & (shift[first] == -shift[second]).all(axis=1)
+    first, second = pairs
+    reverse = edge_index[0].index_select(0, first) == edge_index[1].index_select(0, second)
+    for component in edge_shift.T.contiguous():
+        reverse &= component.index_select(0, first) == -component.index_select(0, second)
+    return reverse

@@ -1,0 +1,287 @@
+"""All periodic images within a cutoff of every atom, for a batch of crystals, slabs, rods and molecules, on any device.
+
+For graphs that change at every step, as in relaxation: one call for the batch, in pure torch, without a Python loop
+over crystals or atoms. Cells are reduced (:mod:`.batched_lattices`) and cut into bins (:mod:`.atom_bins`); bins near an
+atom propose candidates, in their right image where they lie outside the cell or in it many times over; distances
+decide. Atoms and candidates are taken in pieces, so memory stays O(atoms + edges).
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from torch_geometric_crystal.checks import check_argument, check_shape
+from torch_geometric_crystal.ops.atom_bins import Bins, combine, fill_bins, plan_bins, stencils
+from torch_geometric_crystal.ops.batched_lattices import reduce_lattices
+from torch_geometric_crystal.ops.lattice import FloatArray, IntArray
+from torch_geometric_crystal.ops.segment import segment_index
+
+PIECE = {"cpu": 2**17, "gpu": 2**23}
+"""Bins near atoms, and candidates, looked at together: few enough for a cache on the CPU, for little memory on a GPU
+(some 100 bytes each)."""
+
+_INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class NeighborEdges(NamedTuple):
+    """Edges sorted by target, source and distance.
+
+    Attributes:
+        edge_index: sources j (row 0) and targets i (row 1), shape (2, E), int64.
+        edge_shift: image **n** of the source, in the cell's own vectors, shape (E, 3), int32.
+        edge_dist: :math:`|\\mathbf{p}_j + \\mathbf{n} L - \\mathbf{p}_i|`, A, shape (E,).
+    """
+
+    edge_index: Tensor
+    edge_shift: Tensor
+    edge_dist: Tensor
+
+
+def neighbor_search(
+    pos: Tensor, cell: Tensor, batch: Tensor, pbc: Tensor, cutoff: float | Tensor, self_images: bool = True
+) -> NeighborEdges:
+    r"""Find every image :math:`(j, \mathbf{n})` within `cutoff` of every atom i of the same crystal.
+
+    Right for any basis (skewed, left-handed), for cells smaller than the cutoff (one atom has many images), for atoms
+    outside the cell, and for 0 to 3 periodic directions; the lattice vectors of the other directions are ignored. The
+    time is O(atoms + edges) where atoms do not all gather in few places of their cell.
+
+    Distances are computed in float64 from the positions and cells as given, and rounded once. An edge and its reverse
+    have the same distance to the last bit, and both are there or neither is. The result does not depend on the device,
+    but for rounding of the distances, nor on how many crystals are searched together; the same call gives the same
+    bits. Where there is no float64 (MPS) the search runs on the CPU. Nothing is differentiable: see
+    :func:`.lattice.edge_vectors`.
+
+    A GPU is waited for once, once more if a direction does not repeat, and three times per piece of `PIECE` bins or
+    candidates: a batch of a few hundred small crystals is one piece.
+
+    Args:
+        pos: cartesian positions (N, 3), A.
+        cell: lattice vectors as rows (B, 3, 3), A.
+        batch: crystal of each atom (N,), in ascending order.
+        pbc: periodic directions (B, 3), bool.
+        cutoff: A, inclusive; a number, or one for each crystal (B,).
+        self_images: whether each atom is its own neighbour at distance 0, as infinite attention needs it.
+
+    Returns:
+        Edges sorted by target, source and distance, on the device of `pos`, distances in its dtype.
+
+    Raises:
+        ValueError: if shapes disagree, a number is not finite, `cutoff` is negative, `batch` is not in order or has a
+            crystal that is not there, or the periodic vectors of a cell lie in a plane.
+    """
+    check_shape("pos", pos, (None, 3))
+    check_shape("cell", cell, (None, 3, 3))
+    check_shape("batch", batch, (pos.size(0),))
+    check_shape("pbc", pbc, (cell.size(0), 3))
+    if isinstance(cutoff, Tensor) and cutoff.dim():
+        check_shape("cutoff", cutoff, (cell.size(0),))
+    if pos.size(0) == 0:
+        return NeighborEdges(batch.new_zeros(2, 0), batch.new_zeros(0, 3, dtype=torch.int32), pos.new_zeros(0))
+    place = torch.device("cpu") if pos.device.type == "mps" else pos.device
+    atoms, crystal = pos.detach().to(place), batch.to(place)
+    search = _prepare(atoms, crystal, _read(atoms, cell.to(place), crystal, pbc.to(place), cutoff))
+    rows = zip(*_all_rows(search, self_images, pos.dtype), strict=True)
+    source, target, shift, dist = (torch.cat(part).to(pos.device) for part in rows)
+    return NeighborEdges(torch.stack([source, target]), shift, dist)
+
+
+class _Crystals(NamedTuple):
+    """What the host has to know of the batch: arrays of length B."""
+
+    cell: FloatArray
+    pbc: NDArray[np.bool_]
+    cutoff: FloatArray
+    counts: IntArray
+
+
+def _read(pos: Tensor, cell: Tensor, batch: Tensor, pbc: Tensor, cutoff: float | Tensor) -> _Crystals:
+    """Check the numbers and bring those of the crystals to the host, at once."""
+    num_crystals, double = cell.size(0), torch.float64
+    ends = torch.searchsorted(batch, torch.arange(num_crystals + 1, device=batch.device))
+    in_order = (batch[1:] >= batch[:-1]).all() & (batch[0] >= 0) & (batch[-1] < num_crystals)
+    radius = torch.as_tensor(cutoff, device=cell.device, dtype=double).detach().expand(num_crystals)
+    fields = [
+        in_order.reshape(1), pos.isfinite().all().reshape(1), cell.detach().flatten(), pbc.flatten(), radius, ends
+    ]  # fmt: skip
+    sizes = [field.numel() for field in fields]
+    ordered, finite, cells, periodic, cutoffs, last = np.split(
+        torch.cat([field.to(double) for field in fields]).cpu().numpy(), np.cumsum(sizes)[:-1]
+    )
+    check_argument(bool(ordered[0]), "batch", f"crystals 0 .. {num_crystals - 1} in ascending order", "others")
+    check_argument(bool(finite[0]), "pos", "finite numbers", "nan or infinity")
+    check_argument(bool(np.isfinite(cells).all()), "cell", "finite numbers", "nan or infinity")
+    good = np.isfinite(cutoffs) & (cutoffs >= 0.0)
+    check_argument(bool(good.all()), "cutoff", "finite lengths >= 0 in A", cutoffs[~good].tolist())
+    return _Crystals(cells.reshape(-1, 3, 3), periodic.reshape(-1, 3) > 0.0, cutoffs, np.diff(last).astype(np.int64))
+
+
+class _Search(NamedTuple):
+    """Atoms wrapped into the cells of the reduced bases, and in bins. Axes come first.
+
+    Attributes:
+        bins: the bins.
+        counts: atoms of each crystal (B,), on the host.
+        crystal: crystal of each atom (N,).
+        pos: wrapped positions (3, N), float64, A.
+        pos_in_bins: the same, in the order of the bins.
+        wrap: reduced cell that each atom lies in (3, N), int64.
+        basis: reduced vectors (3, 3, B), the vectors first, A.
+        transform: integers from the reduced basis to the cell's own (3, 3, B).
+        cutoff: (B,), A.
+    """
+
+    bins: Bins
+    counts: IntArray
+    crystal: Tensor
+    pos: Tensor
+    pos_in_bins: Tensor
+    wrap: Tensor
+    basis: Tensor
+    transform: Tensor
+    cutoff: Tensor
+
+
+def _prepare(pos: Tensor, crystal: Tensor, host: _Crystals) -> _Search:
+    lattices = reduce_lattices(host.cell, host.pbc)
+    arrays: list[NDArray] = [
+        array.transpose(1, 2, 0) for array in (lattices.basis, lattices.transform, np.linalg.inv(lattices.basis))
+    ]
+    arrays += [lattices.periodic.T, host.cutoff]
+    tensors = (torch.from_numpy(np.ascontiguousarray(array)).to(pos.device) for array in arrays)
+    basis, transform, inverse, periodic, cutoff = tensors
+    pos = pos.double().T.contiguous()
+    coordinates = combine(pos, inverse, crystal)
+    wrap = torch.where(periodic[:, crystal], coordinates.floor(), 0.0)
+    pos, coordinates = pos - combine(wrap, basis, crystal), coordinates - wrap
+    plan = plan_bins(lattices, host.cutoff, host.counts, *_bounds(coordinates, crystal, lattices.periodic))
+    bins = fill_bins(plan, lattices.periodic, coordinates, crystal)
+    return _Search(bins, host.counts, crystal, pos, pos[:, bins.order], wrap.long(), basis, transform, cutoff)
+
+
+def _all_rows(search: _Search, self_images: bool, dtype: torch.dtype) -> Iterator[tuple[Tensor, ...]]:
+    """Sorted edges (source, target, shift, distance) of some atoms at a time."""
+    crystal = np.repeat(np.arange(len(search.counts)), search.counts)
+    ends = search.bins.plan.stencil_size()[crystal].cumsum()
+    piece = PIECE["cpu" if search.pos.device.type == "cpu" else "gpu"]
+    first = 0
+    while first < len(crystal):
+        done = int(ends[first - 1]) if first else 0
+        last = max(int(np.searchsorted(ends, done + piece, side="right")), first + 1)
+        crystals = (int(crystal[first]), int(crystal[last - 1]) + 1)
+        near = _bins_near(search.bins, search.crystal[first:last], first, crystals, int(ends[last - 1]) - done)
+        yield _rows(search, *near, piece, self_images, dtype)
+        first = last
+
+
+def _bins_near(
+    bins: Bins, owner: Tensor, first: int, crystals: tuple[int, int], total: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Bins that may hold neighbours of some atoms: the atom, the image (3, K), the bin's first atom and its number.
+
+    The atoms are those from `first` on; `owner` is their crystal, of the given range; `total` the sum of the sizes of
+    their stencils.
+    """
+    steps, vectors = stencils(bins, *crystals)
+    sizes = bins.stencil_size[owner]
+    atom = segment_index(sizes, total)
+    in_range = bins.stencil_size[slice(*crystals)]
+    skip = (in_range.cumsum(0) - in_range)[owner - crystals[0]] - (sizes.cumsum(0) - sizes)
+    entry = torch.arange(total, device=atom.device) + skip[atom]
+    owner = owner.index_select(0, atom)
+    atom = atom + first
+    member = torch.zeros_like(atom)
+    squared = torch.zeros_like(atom, dtype=torch.float64)
+    near = torch.ones_like(atom, dtype=torch.bool)
+    image = torch.empty_like(atom.expand(3, total))
+    for axis in range(3):
+        number = bins.number[axis].index_select(0, owner)
+        place = bins.place[axis].index_select(0, atom) + steps[axis].index_select(0, entry)
+        image[axis] = place.div(number, rounding_mode="floor")
+        member = member * number + (place - image[axis] * number)
+        near &= bins.periodic[axis].index_select(0, owner) | (image[axis] == 0)
+        vector = bins.to_centre[axis].index_select(0, atom) + vectors[axis].index_select(0, entry)
+        squared += vector * vector
+    near &= squared <= bins.reach.index_select(0, owner)
+    member += bins.first_bin.index_select(0, owner)
+    start = bins.start.index_select(0, member)
+    count = torch.where(near, bins.start.index_select(0, member + 1) - start, 0)
+    kept = count.nonzero().squeeze(1)
+    return atom[kept], image[:, kept], start[kept], count[kept]
+
+
+def _rows(
+    search: _Search,
+    target: Tensor,
+    image: Tensor,
+    start: Tensor,
+    count: Tensor,
+    piece: int,
+    self_images: bool,
+    dtype: torch.dtype,
+) -> tuple[Tensor, ...]:
+    """Sorted edges from bins near atoms."""
+    crystal = search.crystal[target]
+    offset, centre = combine(image.double(), search.basis, crystal), search.pos[:, target]
+    cutoff = search.cutoff[crystal]
+    found = []
+    for chosen, number in _pieces(count, piece):
+        entry = segment_index(count[chosen], number)
+        skip = start[chosen] - (count[chosen].cumsum(0) - count[chosen])
+        candidate = torch.arange(number, device=entry.device) + skip.index_select(0, entry)
+        entry = entry + chosen.start
+        squared = torch.zeros_like(entry, dtype=torch.float64)
+        for axis in range(3):
+            vector = search.pos_in_bins[axis].index_select(0, candidate) - centre[axis].index_select(0, entry)
+            vector += offset[axis].index_select(0, entry)
+            squared += vector.square_()
+        dist = squared.sqrt_()
+        near = (dist <= cutoff.index_select(0, entry)).nonzero().squeeze(1)
+        found.append((candidate[near], entry[near], dist[near].to(dtype)))
+    candidate, entry, dist = (torch.cat(part) for part in zip(*found, strict=True))
+    source, row = search.bins.order[candidate], target[entry]
+    if not self_images:
+        others = ((source != row) | (dist > 0)).nonzero().squeeze(1)
+        source, row, entry, dist = source[others], row[others], entry[others], dist[others]
+    order = sort_by_pair(dist, row * search.crystal.numel() + source)
+    source, row, entry, dist = (part.index_select(0, order) for part in (source, row, entry, dist))
+    steps = image[:, entry] + search.wrap[:, row] - search.wrap[:, source]
+    shift = combine(steps, search.transform, search.crystal[row])
+    return source, row, shift.T.to(torch.int32), dist
+
+
+def sort_by_pair(dist: Tensor, pair: Tensor) -> Tensor:
+    """Order by pair, then by distance. A length's bits, read as an integer, order as it does, and sort much faster."""
+    by_dist = dist.view(_INTEGER[dist.element_size()]).argsort(stable=True)
+    return by_dist[pair.index_select(0, by_dist).argsort(stable=True)]
+
+
+def _pieces(count: Tensor, piece: int) -> Iterator[tuple[slice, int]]:
+    """Cut entries into slices of about `piece` candidates, with the number that each has."""
+    ends = count.cumsum(0)
+    total = int(ends[-1])
+    if total <= piece:
+        yield slice(0, len(ends)), total
+        return
+    cuts = torch.searchsorted(ends, torch.arange(piece, total, piece, device=ends.device)).unique() + 1
+    cuts = torch.cat([cuts.new_zeros(1), cuts[cuts < len(ends)], cuts.new_tensor([len(ends)])])
+    bounds, totals = torch.stack([cuts, torch.cat([ends.new_zeros(1), ends])[cuts]]).tolist()
+    for index in range(len(bounds) - 1):
+        yield slice(bounds[index], bounds[index + 1]), totals[index + 1] - totals[index]
+
+
+def _bounds(coordinates: Tensor, crystal: Tensor, periodic: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    """Least and largest coordinate (3, N) of each crystal's atoms (B, 3), where some direction does not repeat."""
+    zeros = np.zeros(periodic.shape)
+    if periodic.all():
+        return zeros, zeros
+    index = crystal.expand_as(coordinates)
+    table = coordinates.new_zeros(periodic.T.shape)
+    lowest = table.scatter_reduce(1, index, coordinates, "amin", include_self=False)
+    highest = table.scatter_reduce(1, index, coordinates, "amax", include_self=False)
+    both = torch.stack([lowest.T, highest.T]).cpu().numpy()
+    return both[0], both[1]
