@@ -22,6 +22,14 @@ def test_cgcnn_preset_is_that_of_its_authors():
     assert [recipe.lr_factor(0, epoch) for epoch in (0, 99, 100, 500)] == pytest.approx([1, 1, 0.1, 0.1])
 
 
+def test_alignn_preset_is_that_of_its_authors():
+    recipe = default_recipe("alignn")
+    assert (recipe.epochs, recipe.batch_size, recipe.loss, recipe.standardize) == (300, 64, "mse", False)
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.decay_vectors) == ("adamw", 1e-3, 1e-5, False)
+    assert (recipe.schedule, recipe.schedule_rise) == ("one-cycle", 0.3)
+    assert (recipe.clip_norm, recipe.averaging_epochs, recipe.patience) == (0.0, 0, 0)
+
+
 def test_a_model_without_a_preset_gets_the_common_recipe():
     assert default_recipe("unheard of") == Recipe.from_dict({"preset": "common"})
 
@@ -29,6 +37,44 @@ def test_a_model_without_a_preset_gets_the_common_recipe():
 @pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (4000, 0.5**0.5), (12000, 0.5)])
 def test_inverse_sqrt_schedule(step, factor):
     assert Recipe().lr_factor(step, epoch=0) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(("epochs", "epoch_steps"), [(5, 7), (1, 4), (11, 1), (2, 1), (30, 10)])
+@pytest.mark.parametrize("rise", [0.3, 0.05])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_one_cycle_schedule_is_that_of_torch(epochs, epoch_steps, rise, optimizer):
+    import torch
+
+    recipe = Recipe(
+        epochs=epochs, optimizer=optimizer, schedule="one-cycle", schedule_rise=rise, lr=0.1, betas=(0.5, 0.999)
+    )
+    weight = [torch.zeros(1, requires_grad=True)]
+    ours = torch.optim.AdamW(weight, betas=recipe.betas) if optimizer == "adamw" else torch.optim.SGD(weight)
+    theirs = type(ours)(weight, **{"betas": recipe.betas} if optimizer == "adamw" else {"momentum": 0.9})
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        theirs, max_lr=0.1, epochs=epochs, steps_per_epoch=epoch_steps, pct_start=rise
+    )
+    names = ("lr", "betas") if optimizer == "adamw" else ("lr", "momentum")
+    for step in range(epochs * epoch_steps):
+        settings = recipe.optimizer_settings(step, step // epoch_steps, epoch_steps)
+        assert settings.keys() == set(names)
+        for name in names:
+            assert settings[name] == pytest.approx(theirs.param_groups[0][name], rel=1e-12)
+        theirs.step()
+        if step + 1 < epochs * epoch_steps:
+            scheduler.step()
+
+
+def test_one_cycle_schedule_stays_at_its_end():
+    """Where the number of batches varies from epoch to epoch, a run can have a few steps more than were expected."""
+    recipe = Recipe(epochs=3, schedule="one-cycle")
+    assert recipe.lr_factor(14, 2, 5) == pytest.approx(1 / 25e4)
+    assert recipe.lr_factor(17, 2, 5) == recipe.lr_factor(14, 2, 5)
+
+
+def test_other_schedules_leave_the_momentum_alone():
+    for schedule in ("inverse-sqrt", "step", "constant"):
+        assert Recipe(schedule=schedule, lr=0.2).optimizer_settings(0, 0, 5) == {"lr": 0.2}
 
 
 def test_constant_schedule():
@@ -44,6 +90,8 @@ def test_constant_schedule():
         ({"clip_norm": -1.0}, "clip_norm"),
         ({"loss": "l3"}, "loss: expected one of 'l1', 'mse'"),
         ({"schedule": "cosine"}, "schedule"),
+        ({"schedule_rise": 0.0}, "schedule_rise: expected a share between 0 and 1"),
+        ({"schedule_rise": 1.0}, "schedule_rise"),
         ({"betas": (0.9, 1.0)}, "betas"),
         ({"betas": (0.9,)}, "betas"),
     ],

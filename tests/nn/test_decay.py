@@ -7,6 +7,7 @@ import torch
 import torch.multiprocessing
 
 from torch_geometric_crystal.nn.decay import GaussianDecay
+from torch_geometric_crystal.testing import assert_close_relative
 
 
 def queries(number, seed=0):
@@ -40,6 +41,29 @@ def test_statistics_are_taken_once_in_training_and_kept():
     assert torch.equal(decay.statistics, first)
     decay.reset_parameters()
     assert (decay.statistics == 0).all()
+
+
+def test_loaded_statistics_are_kept_and_loaded_zeros_are_replaced():
+    fresh, taken = (GaussianDecay(2, 3, (0.5, 0.5)).double() for _ in range(2))
+    taken(queries(20))
+    assert taken.settled
+    fresh.load_state_dict(taken.state_dict())
+    assert not fresh.settled
+    fresh(queries(20, seed=1))
+    assert fresh.settled
+    assert torch.equal(fresh.statistics, taken.statistics)
+    taken.load_state_dict(GaussianDecay(2, 3, (0.5, 0.5)).state_dict())
+    taken(queries(20, seed=1))
+    assert not torch.equal(fresh.statistics, taken.statistics)
+    assert (taken.statistics != 0).all()
+
+
+def test_equal_and_different_bounds_follow_one_formula():
+    equal, different = (GaussianDecay(2, 3, bounds).double().eval() for bounds in ((0.3, 0.3), (0.3, 0.4)))
+    different.load_state_dict(equal.state_dict())
+    for decay in (equal, different):
+        decay.statistics.copy_(torch.tensor([17.0, -0.2]))
+    assert_close_relative(different(queries(50))[:, 0], equal(queries(50))[:, 0], rtol=1e-7)
 
 
 @pytest.mark.parametrize("query", [queries(1)[:, :1], torch.ones(6, 1, 3, dtype=torch.float64)], ids=["one", "equal"])

@@ -42,6 +42,14 @@ def test_a_target_that_does_not_vary_gets_deviation_1(y):
     assert normalization.standardize(torch.tensor(y))[0].abs().item() < 1e-6
 
 
+def test_after_a_reset_nothing_changes():
+    x = torch.tensor([[1.0, -2.0], [3.0, 5.0]])
+    normalization = TargetNormalization(2).fit(x)
+    assert not torch.equal(normalization(x), x)
+    assert torch.equal(normalization.reset()(x), x)
+    assert torch.equal(normalization.standardize(x), x)
+
+
 def test_missing_targets_stay_missing():
     normalization = TargetNormalization(2).fit(torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
     assert normalization.standardize(torch.tensor([[NAN, 2.0]])).isnan().tolist() == [[True, False]]
@@ -84,6 +92,26 @@ def test_atoms_are_pooled_crystal_by_crystal(reduce):
     expected = torch.stack([getattr(x[batch == crystal], reduce)(dim=0) for crystal in range(4)])
     assert_close_relative(pool_atoms(x, batch, 4, reduce), expected, 1e-14)
     assert_close_relative(pool_atoms(x, None, 1, reduce), getattr(x, reduce)(dim=0, keepdim=True), 1e-14)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "sum"])
+def test_pooling_can_be_differentiated_twice_and_an_empty_crystal_gives_zero(reduce):
+    x, ptr = torch.randn(7, 2, dtype=torch.float64, requires_grad=True), torch.tensor([0, 2, 2, 7])
+    batch = torch.arange(3).repeat_interleave(ptr.diff())
+    assert torch.autograd.gradcheck(lambda x: pool_atoms(x, batch, 3, reduce, ptr), x)
+    assert torch.autograd.gradgradcheck(lambda x: pool_atoms(x, batch, 3, reduce, ptr).square(), x)
+    assert torch.equal(pool_atoms(x, batch, 3, reduce, ptr), pool_atoms(x, batch, 3, reduce))
+    assert (pool_atoms(x, batch, 3, reduce)[1] == 0).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_pooling_on_a_gpu_equals_that_on_the_cpu_and_is_repeatable():
+    ptr = torch.tensor([0, 500, 500, 4000])
+    batch = torch.arange(3).repeat_interleave(ptr.diff())
+    x = torch.randn(4000, 16)
+    first, second = (pool_atoms(x.cuda(), batch.cuda(), 3, "sum", ptr.cuda()) for _ in range(2))
+    assert torch.equal(first, second)
+    assert_close_relative(first.cpu(), pool_atoms(x, batch, 3, "sum", ptr), 1e-5)
 
 
 def test_an_unknown_way_to_pool_is_refused():

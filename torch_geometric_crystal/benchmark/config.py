@@ -27,6 +27,9 @@ class RunConfig:
         val_fraction: share of the crystals to validate on, where the data set has no split of its own.
         test_fraction: likewise, to test on.
         precision: one of ``"32"``, ``"64"``, ``"bf16-mixed"``.
+        compile: whether to run the model through :func:`torch.compile`.
+        cuda_graphs: whether training steps are replayed from CUDA graphs, with batches padded to a few sizes;
+            Crystalformer on an NVIDIA GPU.
         max_time: training time in minutes after which to stop, resumed parts included; None for no limit.
 
     Raises:
@@ -44,6 +47,8 @@ class RunConfig:
     test_fraction: float = 0.1
     device: str = "auto"
     precision: str = "32"
+    compile: bool = False
+    cuda_graphs: bool = False
     max_time: float | None = None
 
     def __post_init__(self) -> None:
@@ -52,6 +57,11 @@ class RunConfig:
         object.__setattr__(self, "targets", tuple(self.targets))
         object.__setattr__(self, "precision", str(self.precision))
         check_choice("precision", self.precision, PRECISIONS)
+        for name in ("compile", "cuda_graphs"):
+            check_argument(isinstance(getattr(self, name), bool), name, "true or false", getattr(self, name))
+        check_argument(
+            not (self.compile and self.cuda_graphs), "compile, cuda_graphs", "one of them at most", (True, True)
+        )
         check_argument(isinstance(self.seed, int) and self.seed >= 0, "seed", "an integer of at least 0", self.seed)
         fractions = (self.val_fraction, self.test_fraction)
         check_argument(

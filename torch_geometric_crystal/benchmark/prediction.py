@@ -1,10 +1,11 @@
 """Predictions of a trained model for crystals, structures and files."""
 
+import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +127,8 @@ def predict_files(
     batch_by: str = "crystals",
     device: str = "auto",
     on_batch: Callable[[int], object] | None = None,
+    num_workers: int | None = None,
+    progress: bool = False,
 ) -> list[FileRow]:
     """Predict structure files and folders of them, in order; a file that cannot be used gives a row with its error.
 
@@ -138,32 +141,44 @@ def predict_files(
         batch_by: what `batch_size` counts.
         device: as in :func:`predict`.
         on_batch: called after each batch with its number of crystals.
+        num_workers: processes that read files and make graphs beside this one; None for as many as pay.
+        progress: whether to show a bar (on a terminal only).
     """
-    from torch_geometric_crystal.datasets.read_structures import read_structures
+    from torch_geometric_crystal.datasets.read_structures import stream_structures
 
-    files = read_structures(paths)
     rows: list[FileRow] = []
-    for start in range(0, len(files), CHUNK):
-        chunk = files[start : start + CHUNK]
-        graphs = [_graph(model, result.data) for result in chunk]
-        good = [graph for graph in graphs if isinstance(graph, Data)]
-        predictions = predict(model, good, batch_size, batch_by, device, on_batch=on_batch) if good else None
-        position = 0
-        for result, graph in zip(chunk, graphs, strict=True):
-            name, path = result.structure_id, str(result.path)
-            if predictions is None or not isinstance(graph, Data):
-                rows.append(FileRow(name, path, (), math.nan, result.error or str(graph)))
-                continue
-            values = tuple(predictions.prediction[position].tolist())
-            rows.append(FileRow(name, path, values, float(predictions.truncation_bound[position]), ""))
-            position += 1
+    with contextlib.closing(
+        stream_structures(paths, transform=_transform(model), num_workers=num_workers, progress=progress)
+    ) as results:
+        while chunk := list(itertools.islice(results, CHUNK)):
+            good = [result.data for result in chunk if result.data is not None]
+            predictions = predict(model, good, batch_size, batch_by, device, on_batch=on_batch) if good else None
+            position = 0
+            for result in chunk:
+                name, path = result.structure_id, str(result.path)
+                if predictions is None or result.data is None:
+                    rows.append(FileRow(name, path, (), math.nan, str(result.error)))
+                    continue
+                values = tuple(predictions.prediction[position].tolist())
+                rows.append(FileRow(name, path, values, float(predictions.truncation_bound[position]), ""))
+                position += 1
     return rows
 
 
-def make_graphs(model: nn.Module, crystals: Iterable[Data]) -> list[Data]:
-    """Apply the transform with which the model was trained: ``model.neighborhood(**model.card.neighborhood)``."""
-    transform = _transform(model)
-    return [transform(crystal) for crystal in crystals]
+def make_graphs(
+    model: nn.Module, crystals: Iterable[Data], num_workers: int | None = None, progress: bool = False
+) -> list[Data]:
+    """Apply the transform with which the model was trained: ``model.neighborhood(**model.card.neighborhood)``.
+
+    Args:
+        model: as :func:`~torch_geometric_crystal.benchmark.checkpoint.load_model` returns it.
+        crystals: `Data` on the CPU.
+        num_workers: processes beside this one; None for as many as pay.
+        progress: whether to show a bar (on a terminal only).
+    """
+    from torch_geometric_crystal.datasets.processing import transform_crystals
+
+    return transform_crystals(list(crystals), _transform(model), num_workers, progress, "graphs")
 
 
 def tolerance_of(model: nn.Module) -> float | None:
@@ -175,13 +190,3 @@ def tolerance_of(model: nn.Module) -> float | None:
 def _transform(model: nn.Module) -> Callable[[Data], Data]:
     card = getattr(model, "card", None)
     return model.neighborhood(**(card.neighborhood if card is not None else {}))  # type: ignore[operator]
-
-
-def _graph(model: nn.Module, crystal: Data | None) -> Any:
-    """The crystal's graph, or the error that making it raised."""
-    if crystal is None:
-        return None
-    try:
-        return _transform(model)(crystal)
-    except ValueError as error:
-        return error

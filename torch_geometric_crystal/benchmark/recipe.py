@@ -4,6 +4,7 @@ Importing this module costs nothing (no torch), so that a command line can be bu
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "batch_by": ("crystals", "atoms", "edges"),
     "loss": ("l1", "mse"),
     "optimizer": ("adamw", "sgd"),
-    "schedule": ("inverse-sqrt", "step", "constant"),
+    "schedule": ("inverse-sqrt", "step", "one-cycle", "constant"),
 }
+
+ONE_CYCLE_START = 25.0
+"""The one-cycle schedule's first learning rate is the highest one divided by this: torch's default, as are the next."""
+ONE_CYCLE_END = 1e4
+"""Its last learning rate is the first one divided by this."""
+ONE_CYCLE_MOMENTA = (0.95, 0.85)
+"""Its momentum (SGD) or first decay rate (AdamW) at the lowest and at the highest learning rate."""
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -29,10 +37,16 @@ class Recipe:
 
     * ``"inverse-sqrt"``: :math:`\sqrt{t_0 / (t_0 + t)}` with :math:`t_0` = ``schedule_steps``,
     * ``"step"``: ``schedule_factor`` from epoch ``schedule_epoch`` on, 1 before,
+    * ``"one-cycle"`` (`Smith and Topin, 2018 <https://arxiv.org/abs/1708.07120>`_, as
+      :class:`torch.optim.lr_scheduler.OneCycleLR` has it): along half a cosine from 1/25 to 1 over the first
+      ``schedule_rise`` of all steps, then down to 1/250000 at the last; SGD's momentum or AdamW's first decay rate goes
+      from 0.95 to 0.85 and back, whatever ``momentum`` and ``betas`` say. The steps are those of ``epochs``: a run
+      that stops early stops high, and one that is resumed with more epochs follows the longer cycle from there on,
     * ``"constant"``: 1.
 
-    Targets are standardised by the training set's mean and standard deviation; a missing target (NaN) adds nothing
-    to the loss. Each field's help text is in its metadata; :func:`describe_settings` lists them.
+    Targets are standardised by the training set's mean and standard deviation, unless ``standardize`` is False; a
+    missing target (NaN) adds nothing to the loss. Each field's help text is in its metadata;
+    :func:`describe_settings` lists them.
 
     Raises:
         ValueError: for a value out of range, naming the setting.
@@ -42,15 +56,18 @@ class Recipe:
     batch_size: int = _setting(128, "Size of a batch, in units of --batch-by")
     batch_by: str = _setting("crystals", "What a batch's size counts: crystals, atoms or edges")
     loss: str = _setting("l1", "Loss on the standardised targets: l1 or mse")
+    standardize: bool = _setting(True, "Whether the model predicts standardised targets, else the plain ones")
     optimizer: str = _setting("adamw", "Optimiser: adamw or sgd")
-    lr: float = _setting(5e-4, "Learning rate at the first step")
+    lr: float = _setting(5e-4, "Learning rate at the first step; the highest one of the one-cycle schedule")
     betas: tuple[float, float] = _setting((0.9, 0.98), "AdamW's two decay rates")
     momentum: float = _setting(0.9, "SGD's momentum")
     weight_decay: float = _setting(1e-5, "Weight decay of the optimiser")
-    schedule: str = _setting("inverse-sqrt", "Learning rate schedule: inverse-sqrt, step or constant")
+    decay_vectors: bool = _setting(True, "Whether biases and the scales of norms decay, too, or matrices alone")
+    schedule: str = _setting("inverse-sqrt", "Learning rate schedule: inverse-sqrt, step, one-cycle or constant")
     schedule_steps: int = _setting(4000, "Steps t0 in the inverse-sqrt schedule lr * sqrt(t0 / (t0 + t))")
     schedule_epoch: int = _setting(100, "Epoch at which the step schedule multiplies the learning rate")
     schedule_factor: float = _setting(0.1, "Factor of the step schedule")
+    schedule_rise: float = _setting(0.3, "Share of all steps in which the one-cycle schedule rises")
     clip_norm: float = _setting(1.0, "Largest norm of the gradient over all weights; 0 for no clipping")
     averaging_epochs: int = _setting(
         50,
@@ -71,17 +88,46 @@ class Recipe:
             check_argument(getattr(self, name) > 0, name, "a positive number", getattr(self, name))
         for name in ("weight_decay", "clip_norm", "momentum", "averaging_epochs", "patience", "schedule_epoch"):
             check_argument(getattr(self, name) >= 0, name, "a number of at least 0", getattr(self, name))
+        check_argument(0.0 < self.schedule_rise < 1.0, "schedule_rise", "a share between 0 and 1", self.schedule_rise)
         betas = tuple(float(beta) for beta in self.betas)
         check_argument(len(betas) == 2 and all(0 <= b < 1 for b in betas), "betas", "two numbers in [0, 1)", self.betas)
         object.__setattr__(self, "betas", betas)
 
-    def lr_factor(self, step: int, epoch: int) -> float:
-        """Return the factor on ``lr`` at optimiser step `step` of epoch `epoch`, both counted from 0."""
+    def lr_factor(self, step: int, epoch: int, epoch_steps: int = 1) -> float:
+        """Return the factor on ``lr`` at optimiser step `step` of epoch `epoch`, both counted from 0.
+
+        Args:
+            step: over all epochs.
+            epoch: the epoch that the step is in.
+            epoch_steps: steps of an epoch; for the one-cycle schedule, which must know where it ends.
+        """
         if self.schedule == "inverse-sqrt":
             return (self.schedule_steps / (self.schedule_steps + step)) ** 0.5
         if self.schedule == "step" and epoch >= self.schedule_epoch:
             return self.schedule_factor
+        if self.schedule == "one-cycle":
+            first = 1.0 / ONE_CYCLE_START
+            return self._along_cycle(step, epoch_steps, first, 1.0, first / ONE_CYCLE_END)
         return 1.0
+
+    def optimizer_settings(self, step: int, epoch: int, epoch_steps: int) -> dict[str, Any]:
+        """Return what the schedule sets in the optimiser before a step; arguments as :meth:`lr_factor`."""
+        settings: dict[str, Any] = {"lr": self.lr * self.lr_factor(step, epoch, epoch_steps)}
+        if self.schedule == "one-cycle":
+            low, high = ONE_CYCLE_MOMENTA
+            momentum = self._along_cycle(step, epoch_steps, low, high, low)
+            settings |= {"momentum": momentum} if self.optimizer == "sgd" else {"betas": (momentum, self.betas[1])}
+        return settings
+
+    def _along_cycle(self, step: int, epoch_steps: int, first: float, top: float, last: float) -> float:
+        """The value at a step of a cycle that goes from `first` to `top` to `last` along half cosines."""
+        end = self.epochs * epoch_steps - 1.0
+        peak = self.schedule_rise * (end + 1.0) - 1.0
+        if step <= peak:
+            start, stop, share = first, top, step / peak if peak > 0.0 else 1.0
+        else:
+            start, stop, share = top, last, min((step - peak) / (end - peak), 1.0)
+        return stop + (start - stop) * 0.5 * (1.0 + math.cos(math.pi * share))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values (tuples as lists), for YAML and JSON."""
@@ -140,10 +186,23 @@ PRESETS: dict[str, dict[str, Any]] = {
         "clip_norm": 0.0,
         "averaging_epochs": 0,
     },
+    "alignn": {
+        "epochs": 300,
+        "batch_size": 64,
+        "loss": "mse",
+        "standardize": False,
+        "lr": 1e-3,
+        "betas": (0.9, 0.999),
+        "decay_vectors": False,
+        "schedule": "one-cycle",
+        "clip_norm": 0.0,
+        "averaging_epochs": 0,
+    },
 }
 """Named recipes, by what differs from the defaults of :class:`Recipe`. ``"crystalformer"``: the paper's (Materials
-Project setting). ``"cgcnn"``: that of CGCNN's own code with the 1,000 epochs that its author advises. ``"common"``: one
-recipe for every model (that of ``"crystalformer"``), so that a difference between models is not one between recipes."""
+Project setting). ``"cgcnn"``: that of CGCNN's own code with the 1,000 epochs that its author advises. ``"alignn"``:
+that of ALIGNN's paper and code, which learn plain targets. ``"common"``: one recipe for every model (that of
+``"crystalformer"``), so that a difference between models is not one between recipes."""
 
 
 def default_recipe(model: str) -> Recipe:

@@ -184,13 +184,21 @@ def fold_crystals(task: Any, fold: int, transform: Any, seed: int = 0) -> Crysta
 
 
 def _graphs(structures: Any, transform: Any, targets: Any = None) -> list[Data]:
-    from torch_geometric_crystal.data import from_structure
+    from torch_geometric_crystal.datasets.processing import Recipe, process
+    from torch_geometric_crystal.datasets.source import Entry
 
-    values = [None] * len(structures) if targets is None else [float(value) for value in targets]
-    return [
-        transform(from_structure(structure, y, str(name)))
+    values = [None] * len(structures) if targets is None else [(float(value),) for value in targets]
+    entries = [
+        Entry(str(name), y, _from_structure, structure)
         for name, structure, y in zip(structures.index, structures, values, strict=True)
     ]
+    return process(entries, Recipe(transform, None, torch.float32), description="graphs").crystals
+
+
+def _from_structure(structure: Any, structure_id: str, dtype: torch.dtype) -> Data:
+    from torch_geometric_crystal.data import from_structure
+
+    return from_structure(structure, None, structure_id, dtype)
 
 
 def run_fold(

@@ -22,12 +22,14 @@ from torch_geometric_crystal.benchmark.batching import crystal_loader
 from torch_geometric_crystal.benchmark.callbacks import Callback, StopRequest
 from torch_geometric_crystal.benchmark.checkpoint import CheckpointError, ModelCard, read_checkpoint, save_checkpoint
 from torch_geometric_crystal.benchmark.config import RunConfig
-from torch_geometric_crystal.benchmark.metrics import masked_loss, mean_absolute_errors
+from torch_geometric_crystal.benchmark.gradients import Gradients
+from torch_geometric_crystal.benchmark.metrics import mean_absolute_errors
 from torch_geometric_crystal.benchmark.progress import Progress, random_state, restore_random_state, seed_everything
 from torch_geometric_crystal.benchmark.recipe import Recipe
 from torch_geometric_crystal.benchmark.recording import write_history
 from torch_geometric_crystal.checks import MissingDependencyError, check_argument
 from torch_geometric_crystal.datasets.atomic_write import remove_leftovers
+from torch_geometric_crystal.nn.readout import TargetNormalization
 
 CHECKPOINT_SECONDS = 600.0
 """A checkpoint is written at each epoch's end, and within an epoch when the last one is this old."""
@@ -53,11 +55,16 @@ class FitResult:
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser over all of the model's parameters."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    """Return the recipe's optimiser over all of the model's parameters, in two groups where some do not decay."""
+    parameters: Any = [p for p in model.parameters() if p.requires_grad]
+    if not recipe.decay_vectors:
+        vectors = [p for p in parameters if p.dim() <= 1]
+        parameters = [{"params": [p for p in parameters if p.dim() > 1]}, {"params": vectors, "weight_decay": 0.0}]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    return torch.optim.AdamW(parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
+        return torch.optim.SGD(
+            parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+        )
+    return torch.optim.AdamW(parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
 
 
 def make_fabric(device: str, precision: str) -> Any:
@@ -98,9 +105,10 @@ def fit(
 ) -> FitResult:
     """Train a model and write ``last.ckpt``, ``best.ckpt`` and ``history.csv`` into a folder.
 
-    Targets are standardised by the training crystals' statistics, which are stored with the weights. With ``resume``
-    the run continues from ``last.ckpt``: on one CPU to the same bits as a run that was never interrupted, whether it
-    was stopped between epochs or within one. SIGINT and SIGTERM write the checkpoint and return.
+    Targets are standardised by the training crystals' statistics (unless the recipe says otherwise), which are stored
+    with the weights. With ``resume`` the run continues from ``last.ckpt``: on one CPU to the same bits as a run that
+    was never interrupted, whether it was stopped between epochs or within one. SIGINT and SIGTERM write the checkpoint
+    and return.
 
     Args:
         model: takes a batch, returns (B, T) in physical units, and has ``normalization``.
@@ -139,18 +147,23 @@ class _Fit:
         self.config, self.recipe, self.card, self.callbacks = config, config.recipe, card, callbacks
         self.last, self.best, self.history = output / "last.ckpt", output / "best.ckpt", output / "history.csv"
         self.fabric = make_fabric(config.device, config.precision)
-        model.normalization.fit(torch.cat([crystal.y for crystal in train]))  # type: ignore[union-attr,operator]
+        normalization: TargetNormalization = model.normalization  # type: ignore[assignment]
+        normalization.fit(torch.cat([crystal.y for crystal in train]))
+        if not self.recipe.standardize:
+            normalization.reset()
         if config.precision == "64":
             model.double()
             train, validation = [[_to_double(c) for c in crystals] for crystals in (train, validation)]
         self.model = model
         self.module, self.optimizer = self.fabric.setup(model, make_optimizer(model, self.recipe))
+        self.gradients = Gradients(model, self.module, self.fabric, config)
         by = (self.recipe.batch_size, self.recipe.batch_by)
         self.loader = crystal_loader(train, *by, shuffle=True, seed=config.seed)
         self.validation = list(crystal_loader(validation, *by)) if len(validation) > 0 else []
         self.data_hash = _data_hash(train)
         self.progress = Progress()
         self.average = WeightAverage()
+        self.epoch_steps = 1
         self.saved_at = time.perf_counter()
 
     def run(self, resume: bool) -> FitResult:
@@ -187,7 +200,7 @@ class _Fit:
         progress = self.progress
         sampler = self.loader.batch_sampler
         sampler.set_epoch(progress.epoch, 0)  # type: ignore[union-attr]
-        num_batches = len(sampler)  # type: ignore[arg-type]
+        num_batches = self.epoch_steps = len(sampler)  # type: ignore[arg-type]
         sampler.set_epoch(progress.epoch, progress.batch)  # type: ignore[union-attr]
         self._tell("on_epoch_start", progress.epoch + 1, num_batches, progress.batch)
         self.module.train()
@@ -211,22 +224,18 @@ class _Fit:
 
     def _step(self, batch: Batch) -> Tensor:
         progress = self.progress
+        settings = self.recipe.optimizer_settings(progress.step, progress.epoch, self.epoch_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr * self.recipe.lr_factor(progress.step, progress.epoch)
+            group.update(settings)
         progress.weights.append(int((~batch.y.isnan()).sum()))
         batch = batch.to(self.fabric.device, non_blocking=True)
-        self.optimizer.zero_grad(set_to_none=True)
-        prediction = self.module(batch)
-        loss = masked_loss(prediction, batch.y, self.model.normalization.std, self.recipe.loss)  # type: ignore[union-attr,arg-type]
-        self.fabric.backward(loss)
+        loss = self.gradients(batch)
         if self.recipe.clip_norm:
-            self.fabric.clip_gradients(
-                self.module, self.optimizer, max_norm=self.recipe.clip_norm, error_if_nonfinite=False
-            )
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm, foreach=True)
         self.optimizer.step()
         progress.step += 1
         progress.batch += 1
-        return loss.detach()
+        return loss
 
     def _lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
@@ -275,7 +284,7 @@ class _Fit:
             return {}, float("nan")
         self.module.eval()
         batches = [batch.to(self.fabric.device, non_blocking=True) for batch in self.validation]
-        prediction = torch.cat([self.module(batch) for batch in batches])
+        prediction = torch.cat([self.gradients.predict(batch) for batch in batches])
         errors = mean_absolute_errors(prediction.cpu(), torch.cat([batch.y for batch in batches]).cpu())
         scaled = errors / self.model.normalization.std.cpu()  # type: ignore[union-attr,operator]
         return dict(zip(self.card.target_names, errors.tolist(), strict=True)), float(scaled.nanmean())

@@ -34,7 +34,7 @@ benchmarks = typer.Typer(
 @with_recipe_flags
 def matbench(
     task: Annotated[str, typer.Option(help="A structure regression task of Matbench v0.1.")] = "matbench_phonons",
-    model: Annotated[str, typer.Option("--model", "-m", help="crystalformer or cgcnn.")] = "crystalformer",
+    model: Annotated[str, typer.Option("--model", "-m", help="crystalformer, cgcnn or alignn.")] = "crystalformer",
     fold: Annotated[int, typer.Option(min=0, help="Number of the official fold, from 0.")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder. Default: runs/<task>-<model>-fold<fold>.")
@@ -48,7 +48,8 @@ def matbench(
         float | None, typer.Option(help="Crystalformer: share of a softmax row that the graph's cutoff may drop.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Recipe to start from: crystalformer, cgcnn or common. Default: the model's own.")
+        str | None,
+        typer.Option(help="Recipe to start from: crystalformer, cgcnn, alignn or common. Default: the model's own."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output.")] = False,
     recipe: dict | None = None,

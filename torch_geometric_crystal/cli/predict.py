@@ -40,8 +40,7 @@ def predict(
 
     model = load_model(checkpoint, weights)
     card: Any = model.card
-    with console().status("predicting"):
-        rows = predict_files(model, files, batch_size, batch_by, device)
+    rows = predict_files(model, files, batch_size, batch_by, device, progress=True)
     columns = prediction_columns(card)
     table = [prediction_row(row, columns) for row in rows]
     csv_path = output.with_suffix(".csv")

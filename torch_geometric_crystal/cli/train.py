@@ -44,7 +44,7 @@ def train(
         typer.Option("--target", "-t", help="Target to learn; repeat for several. Default: the first."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="crystalformer (default) or cgcnn.", show_default=False)
+        str | None, typer.Option("--model", "-m", help="crystalformer (default), cgcnn or alignn.", show_default=False)
     ] = None,
     output: Annotated[
         Path | None,
@@ -62,6 +62,13 @@ def train(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="32 (default), 64 or bf16-mixed.")] = None,
+    compile_model: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Run the model through torch.compile.")
+    ] = None,
+    cuda_graphs: Annotated[
+        bool | None,
+        typer.Option("--cuda-graphs/--no-cuda-graphs", help="Replay training steps from CUDA graphs (Crystalformer)."),
+    ] = None,
     max_time: Annotated[
         float | None, typer.Option(help="Stop after so many minutes of training, resumed parts included.")
     ] = None,
@@ -81,14 +88,16 @@ def train(
         list[str] | None, typer.Option(help="Argument of model.neighborhood, as name=value. Repeatable.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Recipe to start from: crystalformer, cgcnn or common. Default: the model's own.")
+        str | None,
+        typer.Option(help="Recipe to start from: crystalformer, cgcnn, alignn or common. Default: the model's own."),
     ] = None,
     recipe: dict | None = None,
 ) -> None:
     """Train a model and evaluate it."""
     flags = {
         "data": data, "targets": target, "model": model, "seed": seed, "device": device, "precision": precision,
-        "max_time": max_time, "val_fraction": val_fraction, "test_fraction": test_fraction,
+        "compile": compile_model, "cuda_graphs": cuda_graphs, "max_time": max_time,
+        "val_fraction": val_fraction, "test_fraction": test_fraction,
     }  # fmt: skip
     settings = _read_settings(config, output, resume)
     settings |= {name: value for name, value in flags.items() if value not in (None, [])}

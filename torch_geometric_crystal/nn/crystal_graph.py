@@ -7,6 +7,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.checks import check_argument
+from torch_geometric_crystal.nn.precision import at_least_float32
 from torch_geometric_crystal.ops import (
     GaussianBasis,
     Neighborhood,
@@ -21,21 +22,28 @@ from torch_geometric_crystal.ops.lattice import edge_vectors
 
 
 class CrystalGraph(NamedTuple):
-    """Grouped edges and wave vectors of a batch, each None where no layer needs it.
+    """Atoms of a batch, and grouped edges and wave vectors, each of these None where no layer needs it.
 
     Attributes:
+        z: atomic numbers, shape (N,).
         batch: crystal of each atom, shape (N,).
-        num_crystals: B.
+        ptr: crystal b has the atoms ``ptr[b]`` to ``ptr[b + 1]``, shape (B + 1,).
         neighborhood: the edges in real space.
         blocks: the edges as the blocked backend takes them, prepared once for all layers.
         waves: the waves in reciprocal space.
     """
 
+    z: Tensor
     batch: Tensor
-    num_crystals: int
+    ptr: Tensor
     neighborhood: Neighborhood | None
     blocks: list[RowBlock] | None
     waves: WaveVectors | None
+
+    @property
+    def num_crystals(self) -> int:
+        """Number of crystals B."""
+        return self.ptr.numel() - 1
 
 
 def gather_crystal_graph(
@@ -48,21 +56,30 @@ def gather_crystal_graph(
     """
     num_atoms = data.z.numel()
     batch = data.batch if data.batch is not None else torch.zeros_like(data.z)
-    num_crystals = data.num_graphs if data.batch is not None else 1
+    ptr = crystal_pointers(data)
+    precise = at_least_float32(dtype)
     neighborhood, blocks, waves = None, None, None
     if real:
         _require(data, "edge_index", "edge_dist")
-        neighborhood = group_edges(data.edge_index, edge_distances(data).to(dtype), num_atoms)
+        neighborhood = group_edges(data.edge_index, edge_distances(data).to(precise), num_atoms)
         chosen = choose_backend(None, neighborhood.dist.device, dtype)
         if chosen == "blocked" and not torch.compiler.is_compiling():
             blocks = prepare_row_blocks(neighborhood, basis)
     if reciprocal:
         _require(data, "wave_vector", "num_wave_vectors")
-        atom_ptr = torch.searchsorted(batch.contiguous(), torch.arange(num_crystals + 1, device=batch.device))
         waves = gather_wave_vectors(
-            data.pos.to(dtype), data.cell.to(dtype), data.wave_vector, data.num_wave_vectors.flatten(), atom_ptr
+            data.pos.to(precise), data.cell.to(precise), data.wave_vector, data.num_wave_vectors.flatten(), ptr
         )
-    return CrystalGraph(batch, num_crystals, neighborhood, blocks, waves)
+    return CrystalGraph(data.z, batch, ptr, neighborhood, blocks, waves)
+
+
+def crystal_pointers(data: Data) -> Tensor:
+    """Where the atoms of each crystal begin, and the end, shape (B + 1,): PyG's `ptr`, or made from `batch`."""
+    if data.batch is None:
+        return torch.arange(2, device=data.z.device) * data.z.numel()
+    if data.get("ptr") is not None:
+        return data.ptr
+    return torch.searchsorted(data.batch, torch.arange(data.num_graphs + 1, device=data.batch.device))
 
 
 def edge_distances(data: Data) -> Tensor:

@@ -1,6 +1,7 @@
 """The width of the Gaussian decay, predicted from the query of each atom and head."""
 
 import math
+from typing import Any
 
 import torch
 import torch.distributed
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from torch_geometric_crystal.checks import check_argument, check_shape
+from torch_geometric_crystal.nn.precision import at_least_float32
 
 
 class GaussianDecay(nn.Module):
@@ -20,7 +22,9 @@ class GaussianDecay(nn.Module):
     (Crystalformer, arXiv 2403.11686, section on the decay, as the authors' code has it). At the first forward pass in
     training, :math:`g_1 = -\mathrm{mean}` and :math:`g_0 = 1/\mathrm{std}` of :math:`\mathbf{w} \cdot \mathbf{q}` over
     that batch, without gradient, and they are stored: an initialisation that depends on data, not a normalisation. With
-    several processes the statistics are those of all their batches together. Until then :math:`\rho = 1`.
+    several processes the statistics are those of all their batches together. Until then :math:`\rho = 1`. Whether they
+    exist is known to Python: training waits for the device only until they do, and :func:`torch.compile` leaves their
+    computation out of what it compiles after that.
 
     Args:
         num_heads (int): Number of heads H.
@@ -41,6 +45,8 @@ class GaussianDecay(nn.Module):
         check_argument(len(rho_min) == num_heads, "rho_min", f"{num_heads} bounds, one per head", rho_min)
         check_argument(all(0 < bound < 1 for bound in rho_min), "rho_min", "bounds between 0 and 1", rho_min)
         self.elu_beta = elu_beta
+        self._bound = rho_min[0] if len(set(rho_min)) == 1 else None
+        self.settled = False  # whether there are statistics, as far as Python knows
         self.weight = nn.Parameter(torch.empty(num_heads, head_dim))
         self.register_buffer("rho_min", torch.tensor(rho_min), persistent=False)
         # (g_0, g_1), in double precision as in the authors' checkpoints.
@@ -51,34 +57,53 @@ class GaussianDecay(nn.Module):
         """Draw w from a normal distribution of standard deviation d^-1/2 and forget the statistics."""
         nn.init.normal_(self.weight, std=1 / math.sqrt(self.weight.size(1)))
         nn.init.zeros_(self.statistics)
+        self.settled = False
+
+    def train(self, mode: bool = True) -> "GaussianDecay":
+        """Set the mode, and look whether there are statistics if that is not known."""
+        if mode and not self.settled and not self.statistics.is_meta:
+            self.settled = bool(self.statistics[0] != 0)
+        return super().train(mode)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.settled = False
 
     def forward(self, query: Tensor) -> Tensor:
-        """Return rho.
+        """Return rho, in float32 where queries are of half precision.
 
         Raises:
             ValueError: if `query` has another shape.
         """
         check_shape("query", query, (None, *self.weight.shape))
-        projected = (query * self.weight).sum(-1)
-        if self.training and float(self.statistics[0]) == 0.0:
+        weight = self.weight.to(at_least_float32(self.weight.dtype))
+        projected = (query * weight).sum(-1)
+        if self.training and not self.settled:
             self._take_statistics(projected)
-        scale, shift = self.statistics.to(projected.dtype)
-        room = 1 - self.rho_min.to(projected.dtype)
-        return 1 + room * functional.elu(self.elu_beta * (projected + shift) * scale / room)
+        scale, shift = self.statistics.unbind()
+        logit = (projected + shift) * scale
+        slope = self.elu_beta
+        if self._bound is None:
+            rooms = 1 - self.rho_min.to(projected.dtype)
+            return 1 + rooms * functional.elu(logit * (slope / rooms))
+        room = 1 - self._bound
+        return 1 + torch.ops.aten.elu(logit, alpha=room / slope, scale=slope, input_scale=slope / room)
 
     @torch.no_grad()
     def _take_statistics(self, projected: Tensor) -> None:
+        """Store the statistics if there are none yet and the batch has a spread, without a branch on either."""
         values = projected.detach().double()
-        moments = torch.stack([values.new_tensor(values.numel()), values.sum(), values.square().sum()])
+        moments = torch.stack([values.new_full((), values.numel()), values.sum(), values.square().sum()])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(moments)
-        count, total, squares = moments
-        if count < 2:
-            return
+        count, total, squares = moments.unbind()
         mean = total / count
-        variance = (squares - count * mean.square()) / (count - 1)
-        if variance > torch.finfo(projected.dtype).eps * mean.square():
-            self.statistics.copy_(torch.stack([variance.rsqrt(), -mean]))
+        variance = (squares - count * mean.square()) / (count - 1)  # NaN for a single value, which has no spread
+        has_spread = variance > torch.finfo(projected.dtype).eps * mean.square()
+        taken = torch.stack([variance.rsqrt(), -mean])
+        self.statistics.copy_(torch.where(has_spread & (self.statistics[0] == 0), taken, self.statistics))
+        if not torch.compiler.is_compiling():
+            self.settled = bool(self.statistics[0] != 0)
 
     def __repr__(self) -> str:
         num_heads, head_dim = self.weight.shape

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_geometric_crystal.checks import check_choice
+from torch_geometric_crystal.nn.precision import without_autocast
 from torch_geometric_crystal.nn.readout import pool_atoms
 
 
@@ -37,10 +38,18 @@ class PropertyHead(nn.Module):
         self.hidden.reset_parameters()
         self.out.reset_parameters()
 
-    def forward(self, x: Tensor, batch: Tensor, num_crystals: int) -> tuple[Tensor, Tensor]:
-        """Return targets and pooled states."""
-        pooled = pool_atoms(x, batch, num_crystals, self.pooling)
-        return self.out(self.hidden(pooled).relu()), pooled
+    def forward(self, x: Tensor, batch: Tensor, num_crystals: int, ptr: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return targets and pooled states. Under autocast this part stays in the weights' precision.
+
+        Args:
+            x: states of the atoms.
+            batch: crystal of each atom, sorted.
+            num_crystals: B.
+            ptr: as in :func:`~torch_geometric_crystal.nn.readout.pool_atoms`.
+        """
+        with without_autocast(x.device):
+            pooled = pool_atoms(x.to(self.hidden.weight.dtype), batch, num_crystals, self.pooling, ptr)
+            return self.out(self.hidden(pooled).relu()), pooled
 
     def atom_contributions(self, x: Tensor, batch: Tensor, num_crystals: int) -> Tensor:
         r"""Each atom's part of its crystal's targets, shape (N, T); the parts of a crystal sum to its output.

@@ -1,8 +1,9 @@
 """From atoms to a crystal's targets: pooling over a crystal's atoms and the scale of the targets."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch_geometric.utils import scatter
 
 from torch_geometric_crystal.checks import check_argument, check_choice, check_shape
 
@@ -59,26 +60,63 @@ class TargetNormalization(nn.Module):
         self.std.copy_(std)
         return self
 
+    def reset(self) -> "TargetNormalization":
+        """Forget the statistics: mean 0 and standard deviation 1, with which the module changes nothing."""
+        self.mean.zero_()
+        self.std.fill_(1.0)
+        return self
+
     def standardize(self, y: Tensor) -> Tensor:
         """Return ``(y - mean) / std``."""
         return (y - self.mean) / self.std
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x * std + mean``."""
-        return x * self.std + self.mean
+        return torch.addcmul(self.mean, x, self.std)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.num_targets})"
 
 
-def pool_atoms(x: Tensor, batch: Tensor | None, num_crystals: int, reduce: str = "mean") -> Tensor:
-    """Sum or average the atoms of each crystal.
+class _CrystalSum(torch.autograd.Function):
+    """Sum over each crystal's atoms, without atomics on a GPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, batch: Tensor, ptr: Tensor) -> Tensor:
+        ctx.save_for_backward(batch, ptr)
+        if x.is_cuda:
+            return torch.segment_reduce(x, "sum", offsets=ptr, axis=0, unsafe=True, initial=0)
+        return x.new_zeros(ptr.numel() - 1, x.size(1)).index_add_(0, batch, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
+        return _CrystalSpread.apply(grad[0], *ctx.saved_tensors), None, None
+
+
+class _CrystalSpread(torch.autograd.Function):
+    """Give each atom the row of its crystal: the transpose of :class:`_CrystalSum`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, batch: Tensor, ptr: Tensor) -> Tensor:
+        ctx.save_for_backward(batch, ptr)
+        return x.index_select(0, batch)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
+        return _CrystalSum.apply(grad[0], *ctx.saved_tensors), None, None
+
+
+def pool_atoms(
+    x: Tensor, batch: Tensor | None, num_crystals: int, reduce: str = "mean", ptr: Tensor | None = None
+) -> Tensor:
+    """Sum or average the atoms of each crystal; on any device the same bits each time.
 
     Args:
         x: per-atom values, shape (N, C).
-        batch: crystal of each atom, shape (N,), int64; ``None`` if all atoms belong to one crystal.
+        batch: crystal of each atom, sorted, shape (N,), int64; ``None`` if all atoms belong to one crystal.
         num_crystals: number of crystals B.
         reduce: ``"mean"`` or ``"sum"``.
+        ptr: crystal b has the atoms ``ptr[b]`` to ``ptr[b + 1]``, shape (B + 1,); computed if not given.
 
     Returns:
         shape (B, C).
@@ -86,4 +124,7 @@ def pool_atoms(x: Tensor, batch: Tensor | None, num_crystals: int, reduce: str =
     check_choice("reduce", reduce, ("mean", "sum"))
     if batch is None:
         return x.sum(dim=0, keepdim=True) if reduce == "sum" else x.mean(dim=0, keepdim=True)
-    return scatter(x, batch, dim=0, dim_size=num_crystals, reduce=reduce)
+    if ptr is None:
+        ptr = torch.searchsorted(batch, torch.arange(num_crystals + 1, device=batch.device))
+    total = _CrystalSum.apply(x, batch, ptr)
+    return total if reduce == "sum" else total / ptr.diff().clamp(min=1).unsqueeze(-1)

@@ -61,7 +61,7 @@ def batch(fixture, model):
 @pytest.fixture(scope="module")
 def graph(model, batch):
     basis = model._basis
-    return gather_crystal_graph(batch, torch.float64, model._real, model._reciprocal, basis)
+    return gather_crystal_graph(batch, torch.float64, model.has_real_heads, model.has_reciprocal_heads, basis)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.typing import Adj
 
+from torch_geometric_crystal.nn.batch_norm import BatchNorm
+
 
 class CrystalGraphConv(MessagePassing):
     r"""The convolution of CGCNN, with its batch normalisations and closing softplus.
@@ -44,8 +46,8 @@ class CrystalGraphConv(MessagePassing):
         self.channels = channels
         self.edge_channels = edge_channels
         self.lin = nn.Linear(2 * channels + edge_channels, 2 * channels)
-        self.edge_norm = nn.BatchNorm1d(2 * channels)
-        self.node_norm = nn.BatchNorm1d(channels)
+        self.edge_norm = BatchNorm(2 * channels)
+        self.node_norm = BatchNorm(channels)
 
     def reset_parameters(self) -> None:
         """Draw the weights anew and forget the running statistics."""
@@ -65,19 +67,12 @@ class CrystalGraphConv(MessagePassing):
             edge=F.linear(edge_attr, to_edge),
             size=(x.size(0), x.size(0)),
         )
-        return F.softplus(x + _normalize(self.node_norm, message))
+        return F.softplus(x + self.node_norm(message))
 
     def message(self, target_i: Tensor, source_j: Tensor, edge: Tensor) -> Tensor:
         """Return the gated message of each edge, shape (E, C)."""
-        gate, value = _normalize(self.edge_norm, target_i + source_j + edge).chunk(2, dim=-1)
+        gate, value = self.edge_norm(target_i + source_j + edge).chunk(2, dim=-1)
         return gate.sigmoid() * F.softplus(value)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.channels}, edge_channels={self.edge_channels})"
-
-
-def _normalize(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
-    """Apply a batch norm; by its running statistics where `x` has too few rows to have statistics of its own."""
-    if x.size(0) > 1 or not norm.training:
-        return norm(x)
-    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)

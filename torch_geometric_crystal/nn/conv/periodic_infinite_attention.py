@@ -11,6 +11,7 @@ from torch_geometric.utils import softmax
 
 from torch_geometric_crystal.checks import check_argument, check_choice
 from torch_geometric_crystal.nn.decay import GaussianDecay
+from torch_geometric_crystal.nn.precision import at_least_float32, without_autocast
 from torch_geometric_crystal.ops import (
     GaussianBasis,
     Neighborhood,
@@ -21,7 +22,10 @@ from torch_geometric_crystal.ops import (
     reciprocal_attention,
 )
 
-DOMAINS = ("real", "reciprocal", "multihead")
+DOMAINS = ("real", "reciprocal", "multihead", "auto")
+
+AUTO_FLOOR = 1e-30
+"""Lower bound of the sum over waves where the domain is chosen: far below any tolerance, so that the domains agree."""
 
 
 class RowStatistics(NamedTuple):
@@ -66,6 +70,12 @@ class PeriodicInfiniteAttention(MessagePassing):
 
     If :obj:`domain="multihead"`, the first half of the heads are of the first kind, the others of the second.
 
+    If :obj:`domain="auto"`, the sum is the first, without :math:`W^E` and with :math:`\rho` replaced by
+    :math:`\min(\rho, \rho_{max})`, and each crystal is summed in the domain that its graph has: over edges, or, by
+    Poisson summation at the same :math:`\sigma_i^2 = r_0^2 / \rho`, over waves. The result is the same to the tolerance
+    of the graph. The bound makes the number of waves finite; it applies in both domains, so that neither the function
+    nor its gradient (none to :math:`\rho` beyond the bound) depends on the choice.
+
     The graph comes from :class:`~torch_geometric_crystal.transforms.InfiniteNeighborhood`. As a PyG layer it also runs
     unfused, edge by edge, whenever PyG's explainer asks for it or attention weights are to be returned.
 
@@ -75,11 +85,13 @@ class PeriodicInfiniteAttention(MessagePassing):
         heads (int, optional): Number of attention heads H. (default: :obj:`8`)
         num_basis (int, optional): Size K of the radial basis of the value position encoding; 0 for values without it.
             (default: :obj:`64`)
-        domain (str, optional): :obj:`"real"`, :obj:`"reciprocal"` or :obj:`"multihead"`. (default: :obj:`"real"`)
+        domain (str, optional): :obj:`"real"`, :obj:`"reciprocal"`, :obj:`"multihead"` or :obj:`"auto"`.
+            (default: :obj:`"real"`)
         r0 (float, optional): Length scale in real space, A. (default: :obj:`1.4`)
         r0_reciprocal (float, optional): Length scale of the heads in reciprocal space, A. (default: :obj:`2.2`)
         rho_min (float, optional): Lower bound of :math:`\rho`. (default: :obj:`0.5`)
         rho_min_reciprocal (float, optional): The same for the heads in reciprocal space. (default: :obj:`0.5`)
+        rho_max (float, optional): Upper bound of :math:`\rho` where :obj:`domain="auto"`. (default: :obj:`4.0`)
         basis_range (float, optional): Distance of the last basis function, A. (default: :math:`10\, r_0`)
         elu_beta (float, optional): How fast :math:`\rho` reacts to the query. (default: :obj:`0.1`)
         reciprocal_floor (float, optional): Lower bound of the sum over wave vectors. (default: :obj:`1e-6`)
@@ -104,6 +116,7 @@ class PeriodicInfiniteAttention(MessagePassing):
         r0_reciprocal: float = 2.2,
         rho_min: float = 0.5,
         rho_min_reciprocal: float = 0.5,
+        rho_max: float = 4.0,
         basis_range: float | None = None,
         elu_beta: float = 0.1,
         reciprocal_floor: float = 1e-6,
@@ -117,6 +130,10 @@ class PeriodicInfiniteAttention(MessagePassing):
             domain != "multihead" or heads % 2 == 0, "heads", "an even number where domain is 'multihead'", heads
         )
         check_argument(num_basis >= 0, "num_basis", "zero or a positive number", num_basis)
+        check_argument(
+            domain != "auto" or num_basis == 0, "num_basis", "0 where domain is 'auto', which has no W^E", num_basis
+        )
+        check_argument(rho_max > 1, "rho_max", "a number above 1, the value before training", rho_max)
         check_argument(r0 > 0 and r0_reciprocal > 0, "r0", "positive lengths in A", (r0, r0_reciprocal))
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -126,9 +143,10 @@ class PeriodicInfiniteAttention(MessagePassing):
         self.r0 = r0
         self.r0_reciprocal = r0_reciprocal
         self.rho_min = rho_min
+        self.rho_max = rho_max
         self.reciprocal_floor = reciprocal_floor
         self.scale = 1 / math.sqrt(self.head_dim)
-        self.real_heads = {"real": heads, "reciprocal": 0, "multihead": heads // 2}[domain]
+        self.real_heads = {"reciprocal": 0, "multihead": heads // 2}.get(domain, heads)
         self.num_basis = num_basis if self.real_heads else 0
         self.basis: GaussianBasis | None = None
         if self.num_basis:
@@ -203,35 +221,47 @@ class PeriodicInfiniteAttention(MessagePassing):
         query, key, value, rho = self._project(x)
         parts, statistics, split = [], None, self.real_heads
         if split and neighborhood is not None:
-            out, lse = infinite_attention(
-                query[:, :split], key[:, :split], value[:, :split], rho[:, :split], neighborhood,
-                r0=self.r0, scale=self.scale, value_encoding=self._encoding(query.dtype), basis=self.basis,
-                blocks=blocks,
-            )  # fmt: skip
+            with without_autocast(x.device):
+                out, lse = infinite_attention(
+                    query[:, :split], key[:, :split], value[:, :split], rho[:, :split], neighborhood,
+                    r0=self.r0, scale=self.scale, value_encoding=self._encoding(query.dtype), basis=self.basis,
+                    blocks=blocks,
+                )  # fmt: skip
             parts.append(out)
             statistics = RowStatistics(query[:, :split], key[:, :split], rho[:, :split], lse, self.scale)
-        if split < self.heads:
+        if self.domain == "auto" and statistics is not None:
+            has_edges = ~statistics.lse.isneginf()
+            parts = [torch.where(has_edges.unsqueeze(-1), parts[0], self._reciprocal(query, key, value, rho, waves))]
+        elif split < self.heads:
             parts.append(self._reciprocal(query, key, value, rho, waves))
-        return self.out(torch.cat(parts, dim=1).flatten(1).to(x.dtype)), statistics
+        attended = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        if not attended.is_cuda:  # where _project widened it
+            attended = attended.to(x.dtype)
+        return self.out(attended.flatten(1)), statistics
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         projected = self.qkv(x)
-        if projected.dtype in (torch.float16, torch.bfloat16):
-            projected = projected.float()
+        if not projected.is_cuda:  # half precision is storage for the GPU's kernels; those for the CPU take float32
+            projected = projected.to(at_least_float32(projected.dtype))
         query, key, value = projected.view(-1, 3, self.heads, self.head_dim).unbind(1)
-        return query, key, value, self.decay(query)
+        rho = self.decay(query)
+        return query, key, value, rho.clamp(max=self.rho_max) if self.domain == "auto" else rho
 
     def _encoding(self, dtype: torch.dtype) -> Tensor | None:
-        return None if self.value_encoding is None else self.value_encoding.to(dtype)
+        precise = at_least_float32(dtype)
+        return None if self.value_encoding is None else self.value_encoding.to(precise)
 
     def _reciprocal(self, query: Tensor, key: Tensor, value: Tensor, rho: Tensor, waves: WaveVectors | None) -> Tensor:
         if waves is None:
             raise ValueError("waves: expected wave vectors for the heads in reciprocal space, received None")
-        heads = slice(self.real_heads, None)
-        out, _ = reciprocal_attention(
-            query[:, heads], key[:, heads], value[:, heads], rho[:, heads] * self.r0_reciprocal**2, waves,
-            scale=self.scale, floor=self.reciprocal_floor,
-        )  # fmt: skip
+        auto = self.domain == "auto"
+        heads = slice(0 if auto else self.real_heads, None)
+        sigma_sq = self.r0**2 / rho if auto else rho[:, heads] * self.r0_reciprocal**2
+        with without_autocast(query.device):
+            out, _ = reciprocal_attention(
+                query[:, heads], key[:, heads], value[:, heads], sigma_sq, waves,
+                scale=self.scale, floor=AUTO_FLOOR if auto else self.reciprocal_floor,
+            )  # fmt: skip
         return out
 
     def _forward_unfused(
@@ -244,7 +274,10 @@ class PeriodicInfiniteAttention(MessagePassing):
         weights = softmax(logit, target, num_nodes=x.size(0))
         encoded = self.basis(edge_dist) if self.basis is not None else None
         parts = [self.propagate(edge_index, value=value[:, :split], weights=weights, encoded=encoded, size=None)]
-        if split < self.heads:
+        if self.domain == "auto":
+            has_edges = torch.zeros_like(x[:, 0], dtype=torch.bool).index_fill(0, target, True)
+            parts = [torch.where(has_edges[:, None, None], parts[0], self._reciprocal(query, key, value, rho, waves))]
+        elif split < self.heads:
             parts.append(self._reciprocal(query, key, value, rho, waves))
         out = self.out(torch.cat(parts, dim=1).flatten(1))
         return (out, (edge_index, weights)) if return_attention_weights else out

@@ -127,7 +127,7 @@ class CGCNN(nn.Module):
         edge_attr = self._edge_features(data)
         for conv in self.convs:
             x = conv(x, data.edge_index, edge_attr)
-        pooled = pool_atoms(x, data.batch, data.num_graphs if data.batch is not None else 1)
+        pooled = pool_atoms(x, data.batch, data.num_graphs if data.batch is not None else 1, ptr=data.get("ptr"))
         embedding = F.softplus(self.hidden(F.softplus(pooled)))
         out = self.normalization(self.out(embedding))
         return (out, embedding) if return_embedding else out

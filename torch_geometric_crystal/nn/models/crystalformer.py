@@ -19,6 +19,7 @@ from torch_geometric_crystal.nn.conv.periodic_infinite_attention import (
 )
 from torch_geometric_crystal.nn.crystal_graph import CrystalGraph, gather_crystal_graph
 from torch_geometric_crystal.nn.models.official_checkpoint import load_official_checkpoint, translate_official
+from torch_geometric_crystal.nn.precision import without_autocast
 from torch_geometric_crystal.nn.property_head import PropertyHead
 from torch_geometric_crystal.nn.readout import TargetNormalization
 from torch_geometric_crystal.nn.truncation_report import crystal_truncation_bound, row_truncation_bound
@@ -54,7 +55,7 @@ class CrystalformerBlock(nn.Module):
         """Return the new states (N, C) and what bounds on the truncation need."""
         attended, statistics = self.attention.attend(x, graph.neighborhood, graph.waves, graph.blocks)
         x = x + attended
-        return x + self.contract(self.expand(x).relu()), statistics
+        return x + self.contract(self.expand(x).relu_()), statistics
 
 
 class Crystalformer(nn.Module):
@@ -83,12 +84,13 @@ class Crystalformer(nn.Module):
         num_heads (int, optional): Attention heads. (default: :obj:`8`)
         num_basis (int, optional): Radial basis of the value position encoding; 0 for none. (default: :obj:`64`)
         domain (str or list of str, optional): :obj:`"real"`, :obj:`"reciprocal"`, :obj:`"multihead"`,
-            :obj:`"alternating"`, or one of the first three for each block. (default: :obj:`"real"`)
+            :obj:`"alternating"`, or one of the first three for each block; or :obj:`"auto"` with :obj:`num_basis=0`:
+            each crystal is summed in the domain that costs less. (default: :obj:`"real"`)
         feedforward_channels (int, optional): Hidden size of the feed-forward parts. (default: :obj:`4 * channels`)
         head_channels (int, optional): Hidden size of the last perceptron. (default: :obj:`channels`)
         pooling (str, optional): :obj:`"mean"`, or :obj:`"sum"` for extensive targets. (default: :obj:`"mean"`)
         num_elements (int, optional): Largest atomic number that the embedding holds. (default: :obj:`98`)
-        r0, r0_reciprocal, rho_min, rho_min_reciprocal, basis_range, elu_beta, reciprocal_floor: as in
+        r0, r0_reciprocal, rho_min, rho_min_reciprocal, rho_max, basis_range, elu_beta, reciprocal_floor: as in
             :class:`~torch_geometric_crystal.nn.PeriodicInfiniteAttention`.
 
     Shapes:
@@ -116,6 +118,7 @@ class Crystalformer(nn.Module):
         r0_reciprocal: float = 2.2,
         rho_min: float = 0.5,
         rho_min_reciprocal: float = 0.5,
+        rho_max: float = 4.0,
         basis_range: float | None = None,
         elu_beta: float = 0.1,
         reciprocal_floor: float = 1e-6,
@@ -142,6 +145,7 @@ class Crystalformer(nn.Module):
                 r0_reciprocal=r0_reciprocal,
                 rho_min=rho_min,
                 rho_min_reciprocal=rho_min_reciprocal,
+                rho_max=rho_max,
                 basis_range=basis_range,
                 elu_beta=elu_beta,
                 reciprocal_floor=reciprocal_floor,
@@ -177,13 +181,17 @@ class Crystalformer(nn.Module):
         from torch_geometric_crystal.transforms.infinite_neighborhood import InfiniteNeighborhood
 
         config = self._config
-        reciprocal = config["r0_reciprocal"] * math.sqrt(config["rho_min_reciprocal"]) if self._reciprocal else None
+        auto = "auto" in self.domains
+        sigma_min = config["r0_reciprocal"] * math.sqrt(config["rho_min_reciprocal"])
+        if auto:
+            sigma_min = config["r0"] / math.sqrt(config["rho_max"])
         return InfiniteNeighborhood(
             **{
                 "tol": tol,
                 "sigma_max": config["r0"] / math.sqrt(config["rho_min"]),
-                "reciprocal_sigma_min": reciprocal,
-                "real": self._real,
+                "reciprocal_sigma_min": sigma_min if self.has_reciprocal_heads else None,
+                "real": self.has_real_heads,
+                "domain": "auto" if auto else "all",
             }
             | kwargs
         )
@@ -194,16 +202,17 @@ class Crystalformer(nn.Module):
         Raises:
             ValueError: if the graph is missing, or an element lies outside the embedding.
         """
-        graph = self._graph(data)
-        x = self.encode(data, graph)
-        out, pooled = self.head(x, graph.batch, graph.num_crystals)
-        out = self.normalization(out)
+        out, pooled = self.predict(self.gather(data))
         return (out, pooled) if return_embedding else out
 
-    def encode(self, data: Data, graph: CrystalGraph | None = None) -> Tensor:
+    def predict(self, graph: CrystalGraph) -> tuple[Tensor, Tensor]:
+        """Targets and pooled states, as :meth:`forward`, of a batch that :meth:`gather` read."""
+        out, pooled = self.head(self.encode(graph), graph.batch, graph.num_crystals, graph.ptr)
+        return self.normalization(out), pooled
+
+    def encode(self, graph: CrystalGraph) -> Tensor:
         """Return the states of the atoms after the last block, shape (N, C)."""
-        graph = self._graph(data) if graph is None else graph
-        x = self.embedding(data.z - 1)
+        x = self.embedding(graph.z - 1)
         for block in self.blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x, _ = checkpoint(block, x, graph, use_reentrant=False)
@@ -217,8 +226,8 @@ class Crystalformer(nn.Module):
         The rule is that of :meth:`~torch_geometric_crystal.nn.property_head.PropertyHead.atom_contributions`; the mean
         of the targets is shared equally.
         """
-        graph = self._graph(data)
-        parts = self.head.atom_contributions(self.encode(data, graph), graph.batch, graph.num_crystals)
+        graph = self.gather(data)
+        parts = self.head.atom_contributions(self.encode(graph), graph.batch, graph.num_crystals)
         count = torch.bincount(graph.batch, minlength=graph.num_crystals)[graph.batch].unsqueeze(-1)
         return parts * self.normalization.std + self.normalization.mean / count
 
@@ -232,13 +241,15 @@ class Crystalformer(nn.Module):
         Raises:
             ValueError: if the batch lacks the certificate that the transform writes.
         """
-        graph = self._graph(data)
-        bounds = [data.wave_bound.to(graph.batch.device).double()] if self._reciprocal else []
+        graph = self.gather(data)
+        bounds = [data.wave_bound.to(graph.batch.device).double()] if self.has_reciprocal_heads else []
         x = self.embedding(data.z - 1)
         for block in self.blocks:
             x, statistics = block(x, graph)
             if statistics is not None:
                 rows = row_truncation_bound(statistics, data, graph.batch, self._config["r0"], self._config["rho_min"])
+                # Where nothing was left out, all edges or all waves are there: in particular crystals without edges.
+                rows = rows.masked_fill(data.log_tail.isneginf().unsqueeze(-1), 0.0)
                 bounds.append(crystal_truncation_bound(rows, graph.batch, graph.num_crystals))
         return torch.stack(bounds).amax(0)
 
@@ -267,15 +278,23 @@ class Crystalformer(nn.Module):
         return model.eval()
 
     @property
-    def _real(self) -> bool:
+    def has_real_heads(self) -> bool:
+        """Whether a batch needs edges."""
         return any(domain != "reciprocal" for domain in self.domains)
 
     @property
-    def _reciprocal(self) -> bool:
+    def has_reciprocal_heads(self) -> bool:
+        """Whether a batch needs wave vectors."""
         return any(domain != "real" for domain in self.domains)
 
-    def _graph(self, data: Data) -> CrystalGraph:
-        if data.z.numel() and not torch.compiler.is_compiling():
+    def gather(self, data: Data) -> CrystalGraph:
+        """What the layers need of a batch, in order: everything that reads the device back happens here.
+
+        Raises:
+            ValueError: if the graph is missing, or an element lies outside the embedding.
+        """
+        # On a GPU this would wait for the device; there the embedding's own look-up asserts the range.
+        if data.z.numel() and not data.z.is_cuda and not torch.compiler.is_compiling():
             lowest, highest = (int(bound) for bound in torch.aminmax(data.z))
             check_argument(
                 lowest >= 1 and highest <= self.num_elements,
@@ -283,7 +302,9 @@ class Crystalformer(nn.Module):
                 f"atomic numbers 1 .. {self.num_elements} (Crystalformer(num_elements=118) holds all elements)",
                 (lowest, highest),
             )
-        return gather_crystal_graph(data, self.embedding.weight.dtype, self._real, self._reciprocal, self._basis)
+        weight = self.embedding.weight
+        with without_autocast(weight.device):
+            return gather_crystal_graph(data, weight.dtype, self.has_real_heads, self.has_reciprocal_heads, self._basis)
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
@@ -304,4 +325,7 @@ def block_domains(domain: str | Sequence[str], num_blocks: int) -> list[str]:
     check_argument(len(domain) == num_blocks, "domain", f"{num_blocks} domains, one for each block", list(domain))
     for name in domain:
         check_choice("domain", name, DOMAINS)
+    check_argument(
+        "auto" not in domain or set(domain) == {"auto"}, "domain", "'auto' in all blocks or in none", list(domain)
+    )
     return list(domain)

@@ -126,6 +126,7 @@ def _block(weights: "_Reader", prefix: str, domain: str, num_heads: int, num_bas
         block["attention.value_encoding"] = encoding[: num_heads // 2] if domain == "multihead" else encoding
     else:
         weights.drop(attention + "pe_dist_proj")
+    weights.drop_if_zero(attention + "atten_scale")  # the code keeps it, and leaves it unused and at zero
     return block
 
 
@@ -138,6 +139,11 @@ class _Reader:
     def take(self, key: str) -> Tensor:
         check_argument(key in self._weights, "state_dict", f"the key {key!r}", "none")
         return self._weights.pop(key).detach()
+
+    def drop_if_zero(self, key: str) -> None:
+        """Leave out a weight that changes nothing at zero, where there is one."""
+        weight = self._weights.pop(key, None)
+        check_argument(weight is None or not bool(weight.any()), "state_dict", f"zeros in {key!r}", "other values")
 
     def drop(self, key: str) -> None:
         self._weights.pop(key, None)

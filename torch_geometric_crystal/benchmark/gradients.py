@@ -1,0 +1,63 @@
+"""A batch's loss and gradients: eagerly, through torch.compile, or from CUDA graphs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from torch_geometric_crystal.benchmark.config import RunConfig
+from torch_geometric_crystal.benchmark.metrics import masked_loss
+from torch_geometric_crystal.checks import check_argument
+from torch_geometric_crystal.nn.cuda_graphs import CUDAGraphedGradients
+from torch_geometric_crystal.nn.decay import GaussianDecay
+from torch_geometric_crystal.nn.models import Crystalformer
+
+
+class Gradients:
+    """Runs a model as the configuration says. Steps in which a decay may still take its statistics run eagerly.
+
+    Args:
+        model: the model itself.
+        module: the same as Fabric set it up.
+        fabric: Lightning Fabric.
+        config: of the run; ``compile``, ``cuda_graphs`` and the recipe's loss matter here.
+
+    Raises:
+        ValueError: if CUDA graphs are asked for and the model or device cannot have them.
+    """
+
+    def __init__(self, model: nn.Module, module: nn.Module, fabric: Any, config: RunConfig):
+        self.model, self.module, self.fabric, self.kind = model, module, fabric, config.recipe.loss
+        whole = isinstance(model, Crystalformer)  # in one graph; others in as many as they need
+        self._compiled = torch.compile(model, dynamic=True, fullgraph=whole) if config.compile else None
+        self._graphed: CUDAGraphedGradients | None = None
+        if config.cuda_graphs:
+            if not isinstance(model, Crystalformer):
+                raise ValueError(f"cuda_graphs: expected a Crystalformer, received {type(model).__name__!r}")
+            check_argument(fabric.device.type == "cuda", "cuda_graphs", "a CUDA device", str(fabric.device))
+            self._graphed = CUDAGraphedGradients(model, self.loss)
+
+    def predict(self, batch: Batch) -> Tensor:
+        """The model's output, in the run's precision."""
+        if self._compiled is None or not self._settled():
+            return self.module(batch)
+        with self.fabric.autocast():
+            return self._compiled(batch)
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The recipe's loss on the standardised targets."""
+        return masked_loss(prediction, target, self.model.normalization.std, self.kind)  # type: ignore[union-attr,arg-type]
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """The batch's loss, detached; the parameters' gradients are its own afterwards, whatever they were before."""
+        if self._graphed is not None and self._settled():
+            with self.fabric.autocast():
+                return self._graphed(batch)
+        self.module.zero_grad(set_to_none=True)
+        loss = self.loss(self.predict(batch), batch.y)
+        self.fabric.backward(loss)
+        return loss.detach()
+
+    def _settled(self) -> bool:
+        return all(module.settled for module in self.model.modules() if isinstance(module, GaussianDecay))
