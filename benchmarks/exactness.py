@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from provenance import record
-from step import real_crystals
 from torch_geometric.data import Batch, Data
+from workloads import real_crystals
 
 from torch_geometric_crystal.benchmark import load_model
 from torch_geometric_crystal.nn import Crystalformer

@@ -1,10 +1,13 @@
-"""What every benchmark records beside its figures: when, on what machine, at which revision."""
+"""What every benchmark records beside its figures: when, on what machine, with which versions, command and revision."""
 
 import datetime
+import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +20,20 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def provenance() -> dict[str, Any]:
-    """Date, processor, threads and versions."""
+    """Date, command, processor, threads, GPU and versions."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "command": command_line(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        **_gpu(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torch_geometric": torch_geometric.__version__,
+        "triton": _version("triton"),
         "torch_geometric_crystal": torch_geometric_crystal.__version__,
-        "revision": _revision(),
+        "revision": _revision(Path(__file__).parent),
     }
 
 
@@ -41,6 +47,39 @@ def record(name: str, figures: dict[str, Any], output: Path | None = None) -> Pa
     return path
 
 
+def command_line() -> str:
+    """The command that runs, folders of this machine left out: of an absolute path only the last part stays."""
+    script, *arguments = sys.argv
+    shown = [Path(argument).name if Path(argument).is_absolute() else argument for argument in arguments]
+    return shlex.join(["python", f"benchmarks/{Path(script).name}", *shown])
+
+
+def machine(device: str) -> str:
+    """One line about the machine, for tables and figures."""
+    if device == "cuda":
+        return _gpu()["gpu"]
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def checkout_revision(folder: Path) -> str:
+    """Commit of a git checkout, "unknown" where `folder` is none."""
+    return _revision(folder) if (folder / ".git").exists() else "unknown"
+
+
+def _gpu() -> dict[str, Any]:
+    if not torch.cuda.is_available():
+        return {"gpu": None}
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = _output(query).splitlines()
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "gpu_memory_GiB": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1),
+        "driver": driver[0].strip() if driver else "unknown",
+        "cuda": torch.version.cuda,
+    }
+
+
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -50,9 +89,19 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _revision() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+def _version(package: str) -> str | None:
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _revision(folder: Path) -> str:
+    return _output(["git", "-C", str(folder), "describe", "--always", "--dirty"]).strip() or "unknown"
+
+
+def _output(command: list[str]) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return ""
