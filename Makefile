@@ -1,6 +1,7 @@
 # make demo         a new environment, then a few minutes of training on real crystals
 # make test         the tests, with the coverage of the package (fails under 90 % of lines)
 # make lint         ruff, its format check, mypy
+# make docs         the documentation, in docs/_build/html; a warning is an error
 # make test-oldest  the tests with the oldest versions that setup.py allows, in an environment of their own
 # make clean        removes the environment and the caches
 #
@@ -16,7 +17,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --constraint $(CONSTRAINTS)
 EXTRAS := train,matbench,ase
 
-.PHONY: demo test lint test-oldest clean
+.PHONY: demo test lint docs test-oldest clean
 
 demo: $(VENV)/user.stamp
 	$(VENV)/bin/tgcrystal demo
@@ -30,12 +31,15 @@ lint: $(VENV)/dev.stamp
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+docs: $(VENV)/docs.stamp
+	$(PY) -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html
+
 # Old releases warn about newer ones, so warnings are no errors here. torch's old builds for Linux bring CUDA: several GB.
 test-oldest:
 	$(MAKE) test VENV=.venv/oldest CONSTRAINTS=constraints-oldest.txt PYTEST_FLAGS="--override-ini filterwarnings=default"
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage .hypothesis
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)
@@ -52,4 +56,8 @@ $(VENV)/user.stamp: setup.py $(VENV)/torch.stamp
 
 $(VENV)/dev.stamp: $(VENV)/user.stamp
 	$(PIP) --editable ".[$(EXTRAS),kernels,dev]"
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/user.stamp
+	$(PIP) --editable ".[$(EXTRAS),docs]"
 	touch $@
