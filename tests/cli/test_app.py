@@ -47,7 +47,7 @@ def test_no_command_shows_the_help(run):
         ("train", "--data", "nothing_there"),
         ("train",),
         ("train", "--data", "flla_2015", "--target", "colour"),
-        ("train", "--data", "flla_2015", "--model", "alignn"),
+        ("train", "--data", "flla_2015", "--model", "unknown"),
         ("train", "--data", "flla_2015", "--epochs", "0"),
         ("train", "--data", "flla_2015", "--model-option", "channels"),
         ("train", "--config", "nothing.yaml"),
