@@ -1,7 +1,7 @@
 """All periodic images within a cutoff of every atom, for a batch of crystals, slabs, rods and molecules, on any device.
 
 For graphs that change at every step, as in relaxation: one call for the batch, in pure torch, without a Python loop
-over crystals or atoms. Cells are reduced (:mod:`.batched_lattices`) and cut into bins (:mod:`.atom_bins`); bins near an
+over crystals or atoms. Cells are reduced (``batched_lattices``) and cut into bins (``atom_bins``); bins near an
 atom propose candidates, in their right image where they lie outside the cell or in it many times over; distances
 decide. Atoms and candidates are taken in pieces, so memory stays O(atoms + edges).
 """

@@ -67,7 +67,7 @@ class InfiniteNeighborhood(BaseTransform):
     `reciprocal_sigma_min` is given, sets `wave_vector` (M, 3), `num_wave_vectors` (1,), `wave_cutoff` (1,) and
     `wave_bound` (1,). Fields of an earlier graph are removed.
 
-    If :obj:`domain="auto"`, a crystal gets edges or waves, whichever :func:`.domain_cost.cheaper_domain` estimates to
+    If :obj:`domain="auto"`, a crystal gets edges or waves, whichever ``ops.domain_cost.cheaper_domain`` estimates to
     cost less; the fields of the other domain are there without members (no waves: `num_wave_vectors` is 0) and with
     bounds of zero. A crystal with fewer than three periodic directions gets edges.
 
