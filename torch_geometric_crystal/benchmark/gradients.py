@@ -10,7 +10,7 @@ from torch_geometric_crystal.benchmark.config import RunConfig
 from torch_geometric_crystal.benchmark.metrics import masked_loss
 from torch_geometric_crystal.checks import check_argument
 from torch_geometric_crystal.nn.cuda_graphs import CUDAGraphedGradients
-from torch_geometric_crystal.nn.decay import GaussianDecay
+from torch_geometric_crystal.nn.decay import decays_settled
 from torch_geometric_crystal.nn.models import Crystalformer
 
 
@@ -40,7 +40,7 @@ class Gradients:
 
     def predict(self, batch: Batch) -> Tensor:
         """The model's output, in the run's precision."""
-        if self._compiled is None or not self._settled():
+        if self._compiled is None or not decays_settled(self.model):
             return self.module(batch)
         with self.fabric.autocast():
             return self._compiled(batch)
@@ -51,13 +51,10 @@ class Gradients:
 
     def __call__(self, batch: Batch) -> Tensor:
         """The batch's loss, detached; the parameters' gradients are its own afterwards, whatever they were before."""
-        if self._graphed is not None and self._settled():
+        if self._graphed is not None and decays_settled(self.model):
             with self.fabric.autocast():
                 return self._graphed(batch)
         self.module.zero_grad(set_to_none=True)
         loss = self.loss(self.predict(batch), batch.y)
         self.fabric.backward(loss)
         return loss.detach()
-
-    def _settled(self) -> bool:
-        return all(module.settled for module in self.model.modules() if isinstance(module, GaussianDecay))

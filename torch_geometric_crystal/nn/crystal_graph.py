@@ -7,7 +7,6 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.checks import check_argument
-from torch_geometric_crystal.nn.precision import at_least_float32
 from torch_geometric_crystal.ops import (
     GaussianBasis,
     Neighborhood,
@@ -19,6 +18,7 @@ from torch_geometric_crystal.ops import (
     prepare_row_blocks,
 )
 from torch_geometric_crystal.ops.lattice import edge_vectors
+from torch_geometric_crystal.ops.precision import at_least_float32
 
 
 class CrystalGraph(NamedTuple):

@@ -14,11 +14,11 @@ from torch_geometric.data import Data
 
 from torch_geometric_crystal.checks import check_argument
 from torch_geometric_crystal.nn.crystal_graph import CrystalGraph
-from torch_geometric_crystal.nn.decay import GaussianDecay
+from torch_geometric_crystal.nn.decay import decays_settled
 from torch_geometric_crystal.nn.graph_padding import GraphSizes, graph_sizes, pad_graph, padded_sizes
 from torch_geometric_crystal.nn.models.crystalformer import Crystalformer
-from torch_geometric_crystal.nn.precision import without_autocast
 from torch_geometric_crystal.ops import choose_backend
+from torch_geometric_crystal.ops.precision import without_autocast
 
 WARM_UPS = 3
 """Runs before recording, in which libraries choose and allocate what they need."""
@@ -124,8 +124,9 @@ class CUDAGraphedGradients:
         Raises:
             ValueError: if the decays have not taken their statistics: run one training step without graphs first.
         """
-        settled = all(module.settled for module in self.model.modules() if isinstance(module, GaussianDecay))
-        check_argument(settled, "model", "decays with statistics, which the first training step takes", "none")
+        check_argument(
+            decays_settled(self.model), "model", "decays with statistics, which the first training step takes", "none"
+        )
         loss, *gradients = self._recordings.run(self.model.gather(data), data.y)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient

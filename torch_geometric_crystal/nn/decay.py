@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from torch_geometric_crystal.checks import check_argument, check_shape
-from torch_geometric_crystal.nn.precision import at_least_float32
+from torch_geometric_crystal.ops.precision import at_least_float32
 
 
 class GaussianDecay(nn.Module):
@@ -108,3 +108,8 @@ class GaussianDecay(nn.Module):
     def __repr__(self) -> str:
         num_heads, head_dim = self.weight.shape
         return f"{self.__class__.__name__}({num_heads}, {head_dim}, elu_beta={self.elu_beta})"
+
+
+def decays_settled(model: nn.Module) -> bool:
+    """Whether every :class:`GaussianDecay` of a model is known to have its statistics."""
+    return all(module.settled for module in model.modules() if isinstance(module, GaussianDecay))

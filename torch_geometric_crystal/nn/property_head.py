@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from torch_geometric_crystal.checks import check_choice
-from torch_geometric_crystal.nn.precision import without_autocast
 from torch_geometric_crystal.nn.readout import pool_atoms
+from torch_geometric_crystal.ops.precision import without_autocast
 
 
 class PropertyHead(nn.Module):

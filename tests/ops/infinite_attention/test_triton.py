@@ -1,12 +1,7 @@
 """The fused kernels against the reference: on a GPU where there is one, else through Triton's interpreter."""
 
-import importlib.util
 import json
-import os
-import re
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.ops.ahead_of_time import report_of, resource_usage
 from torch_geometric_crystal.ops import GaussianBasis, group_edges
 from torch_geometric_crystal.ops.infinite_attention.blocked import backward_blocked, forward_blocked
 from torch_geometric_crystal.ops.infinite_attention.reference import infinite_attention_reference
 from torch_geometric_crystal.ops.infinite_attention.row_blocks import row_blocks
+from torch_geometric_crystal.ops.strides import with_dense_rows
 
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
@@ -203,10 +200,10 @@ def test_logits_hundreds_apart_in_any_order_neither_overflow_nor_vanish():
 def test_strided_views_are_read_in_place():
     query, key, value, _, _ = random_inputs(5, 2, 8, 8)
     assert query.stride(0) == 3 * 2 * 8
-    assert all(triton_common.with_dense_rows(tensor) is tensor for tensor in (query, key, value))
+    assert all(with_dense_rows(tensor) is tensor for tensor in (query, key, value))
     transposed = query.transpose(1, 2)
-    assert triton_common.with_dense_rows(transposed).is_contiguous()
-    assert torch.equal(triton_common.with_dense_rows(transposed), transposed)
+    assert with_dense_rows(transposed).is_contiguous()
+    assert torch.equal(with_dense_rows(transposed), transposed)
 
 
 def test_two_runs_give_the_same_bits():
@@ -302,30 +299,8 @@ def argument_type(argument, sizes):
     return "*i64" if argument in (*indices, "column_pair") else "*fp32"
 
 
-def disassembler():
-    spec = importlib.util.find_spec("triton.backends.nvidia")
-    return None if spec is None else Path(spec.origin).parent / "bin" / "cuobjdump"
-
-
-def resource_usage(cubin):
-    path = Path(os.environ["CUBIN_FOLDER"]) / "kernel.cubin"
-    path.write_bytes(cubin)
-    run = subprocess.run([disassembler(), "-res-usage", path], capture_output=True, text=True, check=True)
-    return {key: int(number) for key, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", run.stdout)}
-
-
 def test_kernels_compile_for_hopper_without_local_memory(tmp_path):
-    """In a process of its own: kernels defined for the interpreter cannot be compiled."""
-    if disassembler() is None or not disassembler().exists():
-        pytest.skip("this Triton ships no cuobjdump to read what the compiler made")
-    environment = {key: text for key, text in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment |= {"CUBIN_FOLDER": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path / "cache")}
-    command = "from tests.ops.infinite_attention.test_triton import compile_for_hopper; compile_for_hopper()"
-    run = subprocess.run(
-        [sys.executable, "-c", command], cwd=Path(__file__).parents[3], env=environment, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    report = json.loads(run.stdout)
+    report = report_of("tests.ops.infinite_attention.test_triton", "compile_for_hopper", tmp_path)
     assert set(report) == {"forward", "rows", "rows with distances", "columns"}
     for name, usage in report.items():
         assert usage["STACK"] == usage["LOCAL"] == 0, (name, usage)

@@ -1,16 +1,12 @@
 """The fused kernels of reciprocal attention against the reference: on a GPU where there is one, else interpreted."""
 
-import importlib.util
 import json
-import os
-import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.ops.ahead_of_time import report_of, resource_usage
 from torch_geometric_crystal.ops import WaveVectors, reciprocal_attention
 from torch_geometric_crystal.ops.reciprocal_attention.reference import reciprocal_attention_reference
 
@@ -288,30 +284,8 @@ def argument_type(argument, sizes, dtype):
     return "*" + (dtype if argument.removeprefix("grad_") in stored else "fp32")
 
 
-def disassembler():
-    spec = importlib.util.find_spec("triton.backends.nvidia")
-    return None if spec is None else Path(spec.origin).parent / "bin" / "cuobjdump"
-
-
-def resource_usage(cubin):
-    path = Path(os.environ["CUBIN_FOLDER"]) / "kernel.cubin"
-    path.write_bytes(cubin)
-    run = subprocess.run([disassembler(), "-res-usage", path], capture_output=True, text=True, check=True)
-    return {key: int(number) for key, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", run.stdout)}
-
-
 def test_kernels_compile_for_gpus_without_local_memory(tmp_path):
-    """In a process of its own: kernels defined for the interpreter cannot be compiled."""
-    if disassembler() is None or not disassembler().exists():
-        pytest.skip("this Triton ships no cuobjdump to read what the compiler made")
-    environment = {key: text for key, text in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment |= {"CUBIN_FOLDER": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path / "cache")}
-    command = "from tests.ops.reciprocal_attention.test_triton import compile_for_gpus; compile_for_gpus()"
-    run = subprocess.run(
-        [sys.executable, "-c", command], cwd=Path(__file__).parents[3], env=environment, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    report = json.loads(run.stdout)
+    report = report_of("tests.ops.reciprocal_attention.test_triton", "compile_for_gpus", tmp_path)
     assert len(report) == 5
     for name, usage in report.items():
         assert usage["STACK"] == usage["LOCAL"] == 0, (name, usage)

@@ -11,7 +11,6 @@ from torch_geometric.utils import softmax
 
 from torch_geometric_crystal.checks import check_argument, check_choice
 from torch_geometric_crystal.nn.decay import GaussianDecay
-from torch_geometric_crystal.nn.precision import at_least_float32, without_autocast
 from torch_geometric_crystal.ops import (
     GaussianBasis,
     Neighborhood,
@@ -21,6 +20,7 @@ from torch_geometric_crystal.ops import (
     infinite_attention,
     reciprocal_attention,
 )
+from torch_geometric_crystal.ops.precision import at_least_float32, without_autocast
 
 DOMAINS = ("real", "reciprocal", "multihead", "auto")
 

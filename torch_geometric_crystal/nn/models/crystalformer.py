@@ -19,10 +19,10 @@ from torch_geometric_crystal.nn.conv.periodic_infinite_attention import (
 )
 from torch_geometric_crystal.nn.crystal_graph import CrystalGraph, gather_crystal_graph
 from torch_geometric_crystal.nn.models.official_checkpoint import load_official_checkpoint, translate_official
-from torch_geometric_crystal.nn.precision import without_autocast
 from torch_geometric_crystal.nn.property_head import PropertyHead
 from torch_geometric_crystal.nn.readout import TargetNormalization
 from torch_geometric_crystal.nn.truncation_report import crystal_truncation_bound, row_truncation_bound
+from torch_geometric_crystal.ops.precision import without_autocast
 
 
 class CrystalformerBlock(nn.Module):

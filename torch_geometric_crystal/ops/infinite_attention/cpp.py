@@ -4,9 +4,11 @@ import torch
 from torch import Tensor
 
 from torch_geometric_crystal.ops.cpp import extension
+from torch_geometric_crystal.ops.infinite_attention.blocked import project_basis
 from torch_geometric_crystal.ops.infinite_attention.gradients import Gradients
 from torch_geometric_crystal.ops.neighborhood import Neighborhood
 from torch_geometric_crystal.ops.radial_basis import GaussianBasis
+from torch_geometric_crystal.ops.strides import with_dense_rows
 
 
 def forward_cpp(
@@ -28,12 +30,11 @@ def forward_cpp(
     """
     num_basis, spacing = (basis.num, basis.spacing) if basis is not None else (0, 1.0)
     out, lse, mean_basis = extension.load().infinite_attention(
-        _strided(query), _strided(key), _strided(value), rho.contiguous(), dist.contiguous(), _indices(neighborhood),
-        r0, scale, num_basis, spacing,
+        with_dense_rows(query), with_dense_rows(key), with_dense_rows(value), rho.contiguous(), dist.contiguous(),
+        _indices(neighborhood), r0, scale, num_basis, spacing,
     )  # fmt: skip
     if value_encoding is not None:
-        encoded = torch.bmm(mean_basis.transpose(0, 1), value_encoding.transpose(1, 2))  # W^E u, (H, N, d)
-        out += encoded.transpose(0, 1)
+        out += project_basis(mean_basis, value_encoding)
     return out, lse, mean_basis
 
 
@@ -67,19 +68,14 @@ def backward_cpp(
     encoding = None if value_encoding is None else value_encoding.permute(2, 0, 1).contiguous()  # (K, H, d)
     grad_query, grad_key, grad_value, grad_rho, grad_dist = extension.load().infinite_attention_backward(
         grad_out.contiguous(), grad_lse.contiguous(), None if grad_mean_basis is None else grad_mean_basis.contiguous(),
-        _strided(query), _strided(key), _strided(value), rho.contiguous(), dist.contiguous(), _indices(neighborhood),
-        r0, scale, encoding, num_basis, spacing, out.contiguous(), lse.contiguous(), mean_basis.contiguous(), need_dist,
+        with_dense_rows(query), with_dense_rows(key), with_dense_rows(value), rho.contiguous(), dist.contiguous(),
+        _indices(neighborhood), r0, scale, encoding, num_basis, spacing,
+        out.contiguous(), lse.contiguous(), mean_basis.contiguous(), need_dist,
     )  # fmt: skip
     grad_encoding = None
     if value_encoding is not None:
         grad_encoding = torch.bmm(grad_out.permute(1, 2, 0), mean_basis.transpose(0, 1))  # (H, d, K)
     return Gradients(grad_query, grad_key, grad_value, grad_rho, grad_dist if need_dist else None, grad_encoding)
-
-
-def _strided(tensor: Tensor) -> Tensor:
-    """The tensor with its last two dimensions contiguous; rows may be any distance apart, as in a fused q, k, v."""
-    rows_are_dense = tensor.stride(2) == 1 and tensor.stride(1) == tensor.size(2)
-    return tensor if rows_are_dense else tensor.contiguous()
 
 
 def _indices(neighborhood: Neighborhood) -> list[Tensor]:

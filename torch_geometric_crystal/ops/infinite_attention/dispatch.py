@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from torch_geometric_crystal.ops.autocast import without_autocast
 from torch_geometric_crystal.ops.infinite_attention.blocked import backward_blocked, forward_blocked
 from torch_geometric_crystal.ops.infinite_attention.gradients import Gradients
 from torch_geometric_crystal.ops.infinite_attention.row_blocks import RowBlock, row_blocks, unflatten_blocks
 from torch_geometric_crystal.ops.neighborhood import Neighborhood
+from torch_geometric_crystal.ops.precision import outside_autocast
 from torch_geometric_crystal.ops.radial_basis import GaussianBasis
 
 
-@without_autocast
+@outside_autocast
 def forward(
     backend: str,
     query: Tensor,
@@ -43,7 +43,7 @@ def forward(
     return out.to(value.dtype), lse, mean_basis
 
 
-@without_autocast
+@outside_autocast
 def backward(
     backend: str,
     grad_out: Tensor,

@@ -43,10 +43,10 @@ from torch_geometric_crystal.ops.infinite_attention.triton_common import (
     sum_by_pair,
     tile_shape,
     to_slots,
-    with_dense_rows,
 )
 from torch_geometric_crystal.ops.neighborhood import Neighborhood
 from torch_geometric_crystal.ops.radial_basis import GaussianBasis
+from torch_geometric_crystal.ops.strides import with_dense_rows
 
 
 def backward_triton(

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from torch_geometric_crystal.ops.radial_basis import GaussianBasis
 
@@ -67,12 +66,6 @@ def basis_scales(basis: GaussianBasis | None) -> tuple[int, float, float]:
         return 0, 0.0, 0.0
     step = math.sqrt(0.5 * math.log2(math.e))
     return basis.num, step / basis.spacing, step
-
-
-def with_dense_rows(tensor: Tensor) -> Tensor:
-    """The tensor itself where each (H, d) row is contiguous in memory, whatever the stride of rows; else a copy."""
-    row_is_dense = tensor.stride(2) == 1 and tensor.stride(1) == tensor.size(2)
-    return tensor if row_is_dense else tensor.contiguous()
 
 
 @triton.jit

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch_geometric_crystal.ops.cpp import extension
 from torch_geometric_crystal.ops.reciprocal_attention.blocked import backward_blocked
 from torch_geometric_crystal.ops.reciprocal_attention.gradients import Gradients
+from torch_geometric_crystal.ops.strides import with_dense_rows
 from torch_geometric_crystal.ops.wave_vectors import WaveVectors
 
 
@@ -17,7 +18,13 @@ def forward_cpp(
         ExtensionError: if the kernels are not built or cannot be loaded.
     """
     out, lse = extension.load().reciprocal_attention(
-        _strided(query), _strided(key), _strided(value), sigma_sq.contiguous(), *_arrays(waves), scale, floor
+        with_dense_rows(query),
+        with_dense_rows(key),
+        with_dense_rows(value),
+        sigma_sq.contiguous(),
+        *_arrays(waves),
+        scale,
+        floor,
     )
     return out, lse
 
@@ -46,17 +53,12 @@ def backward_cpp(
             grad_out, grad_lse, query, key, value, sigma_sq, waves, scale, floor, out, lse, need_pos
         )  # fmt: skip
     grad_query, grad_key, grad_value, grad_sigma_sq = extension.load().reciprocal_attention_backward(
-        grad_out.contiguous(), grad_lse.contiguous(), _strided(query), _strided(key), _strided(value),
-        sigma_sq.contiguous(), *_arrays(waves), scale, floor, out.contiguous(), lse.contiguous(),
+        grad_out.contiguous(), grad_lse.contiguous(),
+        with_dense_rows(query), with_dense_rows(key), with_dense_rows(value), sigma_sq.contiguous(), *_arrays(waves),
+        scale, floor, out.contiguous(), lse.contiguous(),
     )  # fmt: skip
     return Gradients(grad_query, grad_key, grad_value, grad_sigma_sq, None, None)
 
 
 def _arrays(waves: WaveVectors) -> list[Tensor]:
     return [array.contiguous() for array in (waves.pos, waves.vector, waves.atom_ptr, waves.wave_ptr)]
-
-
-def _strided(tensor: Tensor) -> Tensor:
-    """The tensor with its last two dimensions contiguous; rows may be any distance apart, as in a fused q, k, v."""
-    rows_are_dense = tensor.stride(2) == 1 and tensor.stride(1) == tensor.size(2)
-    return tensor if rows_are_dense else tensor.contiguous()

@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from torch_geometric_crystal.ops.autocast import without_autocast
+from torch_geometric_crystal.ops.precision import outside_autocast
 from torch_geometric_crystal.ops.reciprocal_attention.blocked import backward_blocked, forward_blocked
 from torch_geometric_crystal.ops.reciprocal_attention.gradients import Gradients
 from torch_geometric_crystal.ops.wave_vectors import WaveVectors
 
 
-@without_autocast
+@outside_autocast
 def forward(
     backend: str,
     query: Tensor,
@@ -33,7 +33,7 @@ def forward(
     return out.to(value.dtype), lse
 
 
-@without_autocast
+@outside_autocast
 def backward(
     backend: str,
     grad_out: Tensor,
