@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from tests.compiled_kernels import compiled_cache, with_kernels  # noqa: F401
 from torch_geometric_crystal.ops import group_edges
-from torch_geometric_crystal.ops.neighborhood import group_edges_op
+from torch_geometric_crystal.ops.cpp import extension
+from torch_geometric_crystal.ops.neighborhood import group, group_edges_op
 
 NUM_NODES = 7
 
@@ -66,6 +68,31 @@ def test_no_edges_make_empty_rows():
     graph = group_edges(torch.zeros(2, 0, dtype=torch.long), torch.zeros(0), 3)
     assert graph.row_ptr.tolist() == graph.row_pair_ptr.tolist() == graph.column_ptr.tolist() == [0, 0, 0, 0]
     assert graph.pair_ptr.tolist() == [0]
+
+
+@pytest.mark.parametrize("keys", [(), ("target", "dist"), ("target", "source")])
+@pytest.mark.parametrize("num_edges", [0, 1, 60, 5000])
+@pytest.mark.usefixtures("with_kernels")
+def test_compiled_grouping_is_the_same(num_edges, keys):
+    edge_index, _ = sorted_by(*random_edges(num_edges), *keys)
+    compiled = extension.load().group_edges(edge_index, NUM_NODES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extension, "why_unavailable", lambda: "not here")
+        expected = group(edge_index, NUM_NODES)
+    assert len(compiled) == len(expected)
+    for left, right in zip(compiled, expected, strict=True):
+        assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("atom", [-1, NUM_NODES])
+@pytest.mark.parametrize("row", [0, 1])
+@pytest.mark.usefixtures("with_kernels")
+def test_compiled_grouping_refuses_an_atom_out_of_range(row, atom):
+    edge_index, dist = random_edges()
+    edge_index[row, 30] = atom
+    assert extension.why_unavailable() is None
+    with pytest.raises(ValueError, match=r"edge_index: expected atoms 0 \.\. 6"):
+        group_edges(edge_index, dist, NUM_NODES)
 
 
 @pytest.mark.parametrize("keys", [(), ("target", "source")], ids=["unsorted", "sorted"])

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from torch_geometric_crystal.checks import check_argument, check_shape
+from torch_geometric_crystal.ops.cpp import extension
 from torch_geometric_crystal.ops.segment import segment_index
+from torch_geometric_crystal.ops.tracing import is_recorded
 
 
 class Neighborhood(NamedTuple):
@@ -65,18 +67,22 @@ def group_edges(edge_index: Tensor, edge_dist: Tensor, num_nodes: int) -> Neighb
     check_shape("edge_index", edge_index, (2, None))
     check_shape("edge_dist", edge_dist, (edge_index.size(1),))
     edge_index = edge_index.as_tensor() if hasattr(edge_index, "as_tensor") else edge_index
-    by_row, *groups = group_edges_op(edge_index, num_nodes)
+    by_row, *groups = (group_edges_op if is_recorded(edge_index) else group)(edge_index, num_nodes)
     return Neighborhood(edge_dist.index_select(0, by_row), *groups)
 
 
-@torch.library.custom_op("torch_geometric_crystal::group_edges", mutates_args=())
-def group_edges_op(
+def group(
     edge_index: Tensor, num_nodes: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The order that makes rows contiguous, then all of :class:`Neighborhood` but `dist`: one node for torch.compile.
+    """The order that makes rows contiguous, then all of :class:`Neighborhood` but `dist`.
 
-    Reads the device twice: whether the edges are in range and in order, and the number of pairs.
+    Reads the device twice: whether the edges are in range and in order, and the number of pairs. On the CPU the C++
+    kernels do it in two passes, where they are built.
     """
+    if edge_index.is_cpu and edge_index.dtype == torch.int64 and extension.why_unavailable() is None:
+        groups = extension.load().group_edges(edge_index.contiguous(), num_nodes)
+        if groups:
+            return tuple(groups)
     source, target = edge_index.unbind()
     rows_sorted, pairs_sorted = _check_and_inspect(source, target, num_nodes)
     by_row = torch.arange(target.numel(), device=target.device)
@@ -108,6 +114,10 @@ def group_edges_op(
         _pointers(pair_source[column_pair], num_nodes),
         column_pair,
     )
+
+
+group_edges_op = torch.library.custom_op("torch_geometric_crystal::group_edges", group, mutates_args=())
+"""The same as one node for torch.compile."""
 
 
 @group_edges_op.register_fake

@@ -1,6 +1,6 @@
 // The operators of torch.ops.torch_geometric_crystal_cpp.
 //
-// Infinite attention on the CPU, float32: forward and backward over rows of edges that are grouped in pairs.
+// The grouping of edges in rows and pairs, and infinite attention on the CPU, float32: forward and backward over them.
 //
 // Vectors run over 8 heads. Of each pair (i, j) the product q.k is taken once; of each edge and head one exponential.
 // The basis is local: of its K centres the 16 around r are evaluated, in windows that start every 4 centres, so at
@@ -16,6 +16,7 @@
 
 #include "backward.h"
 #include "forward.h"
+#include "group_edges.h"
 #include "reciprocal.h"
 
 namespace crystal {
@@ -141,6 +142,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> reciprocal_backward(
 }  // namespace crystal
 
 TORCH_LIBRARY(torch_geometric_crystal_cpp, library) {
+    library.def("group_edges(Tensor edge_index, int num_nodes) -> Tensor[]", crystal::group_edges);
     library.def(
         "infinite_attention(Tensor query, Tensor key, Tensor value, Tensor rho, Tensor dist, Tensor[] indices, "
         "float r0, float scale, int num_basis, float basis_spacing) -> (Tensor, Tensor, Tensor)",

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric_crystal.checks import check_argument, check_shape
 from torch_geometric_crystal.ops.backend import choose_backend
 from torch_geometric_crystal.ops.infinite_attention.reference import infinite_attention_reference
-from torch_geometric_crystal.ops.infinite_attention.registered import infinite_attention_op
+from torch_geometric_crystal.ops.infinite_attention.registered import attend
 from torch_geometric_crystal.ops.infinite_attention.row_blocks import RowBlock, flatten_blocks
 from torch_geometric_crystal.ops.neighborhood import Neighborhood
 from torch_geometric_crystal.ops.radial_basis import GaussianBasis
@@ -73,7 +73,7 @@ def infinite_attention(
         return infinite_attention_reference(query, key, value, rho, neighborhood, r0, scale, value_encoding, basis)
     num_basis, spacing = (basis.num, basis.spacing) if basis is not None else (0, 0.0)
     dist, *groups = neighborhood
-    out, lse, _ = infinite_attention_op(
+    out, lse, _ = attend(
         query, key, value, rho, dist, value_encoding, groups, flatten_blocks(blocks or ()), chosen,
         r0, scale, num_basis, spacing,
     )  # fmt: skip

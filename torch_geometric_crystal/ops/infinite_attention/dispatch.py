@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from torch_geometric_crystal.ops.infinite_attention.blocked import backward_blocked, forward_blocked
@@ -48,7 +49,7 @@ def backward(
     backend: str,
     grad_out: Tensor,
     grad_lse: Tensor,
-    grad_mean_basis: Tensor,
+    grad_mean_basis: Tensor | None,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -65,18 +66,22 @@ def backward(
     mean_basis: Tensor,
     need_dist: bool,
 ) -> Gradients:
-    """Gradients of the inputs by one backend. Autograd can run through the backend ``"blocked"``."""
-    if backend == "triton":
-        from torch_geometric_crystal.ops.infinite_attention.triton_backward import backward_triton
+    """Gradients of the inputs by one backend; no gradient of the mean basis stands for zeros.
 
-        return backward_triton(
-            grad_out, grad_lse, grad_mean_basis, query, key, value, rho, dist, neighborhood, r0, scale,
-            value_encoding, basis, out, lse, mean_basis, need_dist,
-        )  # fmt: skip
+    Autograd can run through the backend ``"blocked"``.
+    """
     if backend == "cpp":
         from torch_geometric_crystal.ops.infinite_attention.cpp import backward_cpp
 
         return backward_cpp(
+            grad_out, grad_lse, grad_mean_basis, query, key, value, rho, dist, neighborhood, r0, scale,
+            value_encoding, basis, out, lse, mean_basis, need_dist,
+        )  # fmt: skip
+    grad_mean_basis = torch.zeros_like(mean_basis) if grad_mean_basis is None else grad_mean_basis
+    if backend == "triton":
+        from torch_geometric_crystal.ops.infinite_attention.triton_backward import backward_triton
+
+        return backward_triton(
             grad_out, grad_lse, grad_mean_basis, query, key, value, rho, dist, neighborhood, r0, scale,
             value_encoding, basis, out, lse, mean_basis, need_dist,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Infinite attention as operators of ``torch.library``, so that torch.compile, export and autograd see one node."""
+"""Infinite attention as one node of autograd, and as operators of ``torch.library`` for graphs that are recorded."""
 
 from typing import Any, Sequence  # noqa: UP035 (torch 2.6 reads no other spelling in a schema)
 
@@ -9,14 +9,20 @@ from torch_geometric_crystal.ops.infinite_attention.dispatch import backward, fo
 from torch_geometric_crystal.ops.infinite_attention.row_blocks import without_basis_values
 from torch_geometric_crystal.ops.neighborhood import Neighborhood
 from torch_geometric_crystal.ops.radial_basis import GaussianBasis
+from torch_geometric_crystal.ops.tracing import is_recorded
+
+
+def attend(query: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the operation, with the arguments and outputs of :func:`infinite_attention_op`."""
+    run = infinite_attention_op if is_recorded(query) else _InfiniteAttention.apply
+    return run(query, *arguments)
 
 
 def _basis(num_basis: int, basis_spacing: float) -> GaussianBasis | None:
     return GaussianBasis(num_basis, basis_spacing) if num_basis else None
 
 
-@torch.library.custom_op("torch_geometric_crystal::infinite_attention", mutates_args=())
-def infinite_attention_op(
+def _run(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -39,6 +45,9 @@ def infinite_attention_op(
         backend, query, key, value, rho, dist, Neighborhood(dist, *groups), blocks, r0, scale, value_encoding,
         _basis(num_basis, basis_spacing),
     )  # fmt: skip
+
+
+infinite_attention_op = torch.library.custom_op("torch_geometric_crystal::infinite_attention", _run, mutates_args=())
 
 
 @infinite_attention_op.register_fake
@@ -119,33 +128,50 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.save_for_backward(query, key, value, rho, dist, value_encoding, *output, *groups, *blocks)
 
 
-def _backward(ctx: Any, grad_out: Tensor, grad_lse: Tensor, grad_mean_basis: Tensor) -> tuple[Any, ...]:
+def _gradients(
+    ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None, grad_mean_basis: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """Gradients of query, key, value, rho, dist and value_encoding."""
     query, key, value, rho, dist, value_encoding, out, lse, mean_basis, *rest = ctx.saved_tensors
     groups, blocks = rest[: ctx.num_groups], rest[ctx.num_groups :]
     backend, r0, scale, num_basis, basis_spacing = ctx.settings
     need_dist = ctx.needs_input_grad[4]
-    if torch.is_grad_enabled():
-        # Second derivatives: autograd records the blocked backward, with the basis as a function of the distances.
-        grads = backward(
-            "blocked", grad_out, grad_lse, grad_mean_basis, query, key, value, rho, dist, Neighborhood(dist, *groups),
-            without_basis_values(blocks), r0, scale, value_encoding, _basis(num_basis, basis_spacing),
-            out, lse, mean_basis, need_dist,
-        )  # fmt: skip
-        in_order = (*grads[:4], grads.dist, grads.value_encoding)
-    else:
-        in_order = infinite_attention_backward_op(
+    grad_out = torch.zeros_like(out) if grad_out is None else grad_out
+    grad_lse = torch.zeros_like(lse) if grad_lse is None else grad_lse
+    if is_recorded(query) and not torch.is_grad_enabled():
+        grad_mean_basis = torch.zeros_like(mean_basis) if grad_mean_basis is None else grad_mean_basis
+        *grads_qkvr, grad_dist, grad_encoding = infinite_attention_backward_op(
             grad_out, grad_lse, grad_mean_basis, query, key, value, rho, dist, value_encoding, groups, blocks,
             out, lse, mean_basis, backend, r0, scale, num_basis, basis_spacing, need_dist,
         )  # fmt: skip
-    grads_qkvr, grad_dist, grad_encoding = in_order[:4], in_order[4], in_order[5]
-    return (
-        *grads_qkvr,
-        grad_dist if need_dist else None,
-        None if value_encoding is None else grad_encoding,
-        [None] * ctx.num_groups,
-        [None] * ctx.num_blocks,
-        *[None] * 5,
-    )
+    else:
+        if torch.is_grad_enabled():
+            # Second derivatives: autograd records the blocked backward, with the basis as a function of the distances.
+            backend, blocks = "blocked", without_basis_values(blocks)
+        *grads_qkvr, grad_dist, grad_encoding = backward(
+            backend, grad_out, grad_lse, grad_mean_basis, query, key, value, rho, dist, Neighborhood(dist, *groups),
+            blocks, r0, scale, value_encoding, _basis(num_basis, basis_spacing), out, lse, mean_basis, need_dist,
+        )  # fmt: skip
+    return *grads_qkvr, grad_dist if need_dist else None, None if value_encoding is None else grad_encoding
+
+
+def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    return *_gradients(ctx, *grads), [None] * ctx.num_groups, [None] * ctx.num_blocks, *[None] * 5
 
 
 infinite_attention_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+class _InfiniteAttention(torch.autograd.Function):
+    """The operation where it runs at once; arguments and outputs of :func:`infinite_attention_op`."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        output = _run(*inputs)
+        ctx.set_materialize_grads(False)
+        _setup_context(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        return *_gradients(ctx, *grads), *[None] * 7

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric_crystal.checks import check_argument, check_shape
 from torch_geometric_crystal.ops.backend import choose_backend
 from torch_geometric_crystal.ops.reciprocal_attention.reference import reciprocal_attention_reference
-from torch_geometric_crystal.ops.reciprocal_attention.registered import reciprocal_attention_op
+from torch_geometric_crystal.ops.reciprocal_attention.registered import attend
 from torch_geometric_crystal.ops.wave_vectors import WaveVectors
 
 
@@ -64,7 +64,7 @@ def reciprocal_attention(
     if chosen == "reference":
         out, lse = reciprocal_attention_reference(query, key, value, sigma_sq, waves, scale, floor)
     else:
-        out, lse = reciprocal_attention_op(query, key, value, sigma_sq, *waves[:4], chosen, scale, floor)
+        out, lse = attend(query, key, value, sigma_sq, *waves[:4], chosen, scale, floor)
     log_volume = waves.log_volume[waves.crystal_of_atom()].unsqueeze(-1)
     return out, lse + 1.5 * (2 * math.pi * sigma_sq).log() - log_volume
 
