@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-SAMPLE = 0.02
-"""Seconds that one turn of a function lasts at least."""
+SAMPLE = 0.25
+"""Seconds that one turn of a function lasts at least: long enough to be its steady state, whatever ran before it."""
 
 WARM_UP = 2
 

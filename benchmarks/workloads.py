@@ -118,9 +118,9 @@ def describe(batch: Data) -> dict[str, int]:
 
 
 def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW on what is trained, with a rate so small that the model stays what it is; in its fused form on CUDA."""
+    """AdamW in its fused form on what is trained, with a rate so small that the model stays what it is."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(parameters, lr=1e-5, fused=parameters[0].is_cuda)
+    return torch.optim.AdamW(parameters, lr=1e-5, fused=True)
 
 
 def training_step(model: nn.Module, run: Callable[[Data], Tensor], batch: Data) -> Callable[[], None]:
@@ -134,7 +134,8 @@ def training_step(model: nn.Module, run: Callable[[Data], Tensor], batch: Data) 
     optimizer = make_optimizer(model)
 
     def step() -> None:
-        model.train()
+        if not model.training:
+            model.train()
         optimizer.zero_grad()
         run(batch).abs().mean().backward()
         optimizer.step()
@@ -146,7 +147,8 @@ def inference(model: nn.Module, run: Callable[[Data], Tensor], batch: Data) -> C
     """The outputs, without gradients."""
 
     def infer() -> None:
-        model.eval()
+        if model.training:
+            model.eval()
         with torch.inference_mode():
             run(batch)
 

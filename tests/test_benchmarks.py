@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from torch_geometric_crystal.ops import domain_cost
+
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 QUICK = ("step", "attention", "against_peers", "scaling")
 PNG = b"\x89PNG"
@@ -59,6 +61,27 @@ def test_a_quick_run_agrees_with_the_reference_and_writes_figures(run_quickly, n
         assert 0 < row["output_error"] < 1e-5
         assert any(row.get(key, 0) > 0 for key in ("ms", "train_ms", "seconds"))
         assert str(row["atoms"]) in printed
+
+
+def test_costs_of_the_domains_are_measured_and_fitted(run_quickly):
+    figures, _ = run_quickly("domain_cost", "--backend", "blocked", "--rounds", "3")
+    assert all(row["real_ns"] > 0 and row["reciprocal_ns"] > 0 for row in figures["rows"])
+    current, fitted = figures["fits"]
+    assert current["real a"] == domain_cost.EDGE_COST
+    assert current["reciprocal a"] == domain_cost.WAVE_COST
+    assert max(fitted["real a"], fitted["real b"]) > 0
+    assert fitted["lost"] >= 0
+
+
+def test_fitted_costs_are_those_that_made_the_times():
+    import domain_cost as script
+
+    rows = [{"atoms": n, "edges": e, "waves": m} for n, e, m in ((2, 300, 200), (30, 4000, 900), (150, 15000, 5000))]
+    for row in rows:
+        row["real_ns"] = 7.0 * row["edges"] + 20.0 * row["atoms"] ** 2
+        row["reciprocal_ns"] = (18.0 * row["atoms"] + 0.3 * row["atoms"] ** 2) * row["waves"]
+    assert script.fit("real", rows) == pytest.approx((7.0, 20.0))
+    assert script.fit("reciprocal", rows) == pytest.approx((18.0, 0.3))
 
 
 def test_a_path_out_of_tolerance_gets_no_time(run_quickly, monkeypatch):
