@@ -28,6 +28,8 @@ EXTRAS = {
     # matbench itself is installed with --no-deps (docs/getting_started.rst says why); this is what it needs.
     "matbench": ["matminer>=0.9.3", "scikit-learn>=1.3", "scipy>=1.11", "monty>=2025.1.9"],
     "ase": ["ase>=3.23"],
+    "sklearn": ["scikit-learn>=1.6"],
+    "parquet": ["pandas>=2.0", "pyarrow>=14"],
     "kernels": ['triton>=3.2; platform_system == "Linux"'],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})

@@ -55,7 +55,10 @@ napoleon_custom_sections = ["Shapes"]
 nitpicky = True
 nitpick_ignore_regex = [
     # Other libraries' names. To link them Sphinx would have to fetch their indices.
-    ("py:.*", r"(abc|ase|collections|lightning|matbench|numpy|os|pathlib|pymatgen|torch|torch_geometric|typing)\..*"),
+    (
+        "py:.*",
+        r"(abc|ase|collections|lightning|matbench|numpy|os|pathlib|pymatgen|sklearn|torch|torch_geometric|typing)\..*",
+    ),
     ("py:class", "Atoms|IMolecule|IStructure|Molecule|SiteCollection|Structure"),
     # Words beside a type in "name (int, optional)".
     ("py:class", "optional|sequence"),

@@ -16,10 +16,14 @@ SOURCES = sorted((ROOT / PACKAGE).rglob("*.py"))
 MAX_LINES = 500
 
 # From top to bottom: an area may import those after it, never one before it.
-LAYERS = ("cli", "benchmark", "nn", "datasets", "transforms", "data", "ops", "checks")
+LAYERS = ("cli", "ase", "estimators", "benchmark", "nn", "datasets", "transforms", "data", "ops", "checks")
 ALLOWED = {area: set(LAYERS[position + 1 :]) for position, area in enumerate(LAYERS)}
 ALLOWED["testing"] = {"data", "transforms", "ops", "checks"}
 ALLOWED["__init__"] = set()
+
+# Areas whose classes derive from another package's: their modules may load it when they are imported. Their __init__
+# does so when a name is first used, and says what to install.
+INTEGRATIONS = {"ase": "ase", "estimators": "sklearn"}
 
 # What `ops` and `nn` may load when they are imported, beside the standard library and the package itself.
 CORE = {"torch", "numpy", "torch_geometric", PACKAGE} | set(sys.stdlib_module_names)
@@ -107,6 +111,14 @@ def test_imports_point_down(path):
     assert upward_imports(path.read_text(encoding="utf-8"), module, is_package) == []
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_integrations_are_imported_only_where_they_are_used(path):
+    module, is_package = module_name(path)
+    for name, on_import in imported_modules(path.read_text(encoding="utf-8"), module, is_package):
+        inside = area_of(module) == area_of(name) and not is_package
+        assert not (on_import and area_of(name) in INTEGRATIONS and not inside), f"{relative(path)} imports {name}"
+
+
 CORE_SOURCES = [path for path in SOURCES if area_of(module_name(path)[0]) in ("ops", "nn", "checks", "__init__")]
 
 
@@ -164,6 +176,7 @@ def test_every_package_that_is_imported_is_declared_in_setup(path):
     for name, on_import in imported_modules(path.read_text(encoding="utf-8"), module, is_package):
         package = name.split(".")[0]
         on_import = on_import and not (package == "triton" and is_triton_module(module))
+        on_import = on_import and not (package == INTEGRATIONS.get(area_of(module)) and not is_package)
         if package not in sys.stdlib_module_names and package != PACKAGE:
             assert package in (required if on_import else optional), f"{relative(path)} imports {name}"
 

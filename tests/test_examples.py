@@ -72,6 +72,33 @@ def test_forces_and_stress_by_autograd_agree_with_finite_differences(run_example
     assert float(re.search(r"sum of the forces ([\d.e+-]+) eV", output).group(1)) < 1e-10
 
 
+@pytest.mark.slow
+def test_cross_validation_beats_the_mean_and_a_saved_estimator_predicts(run_example):
+    output = run_example("sklearn_cross_validation.py")
+    model, mean = (
+        [float(value) for value in re.search(rf"{text}: +([\d. ]+)", output).group(1).split()]
+        for text in (r"three folds, log10\(GPa\)", "predicting the mean")
+    )
+    assert len(model) == len(mean) == 3
+    assert sum(model) < sum(mean)
+    assert re.search(r"learning rate chosen: 0.00[15]\n", output)
+    assert len(re.findall(r"^    \S+ +[\d.]+ GPa, predicted +[\d.]+ GPa$", output, re.MULTILINE)) == 5
+
+
+@pytest.mark.slow
+def test_a_crystal_is_relaxed_with_learned_energies(run_example):
+    output = run_example("relax_with_ase.py")
+    error, deviation = (float(x) for x in re.search(r"([\d.]+) meV/atom, .* ([\d.]+) meV/atom", output).groups())
+    assert error < 0.5 * deviation
+    rows = re.findall(r"^(model|EMT) +(energy|volume), \S+ +(-?[\d.]+) +(-?[\d.]+)$", output, re.MULTILINE)
+    values = {(name, what): (float(start), float(end)) for name, what, start, end in rows}
+    assert len(values) == 4
+    for name in ("model", "EMT"):
+        start, end = values[(name, "energy")]
+        assert end < start
+    assert values[("model", "volume")][1] == pytest.approx(values[("EMT", "volume")][1], rel=0.1)
+
+
 def test_explained_neighbours_are_drawn_and_the_attention_adds_up(run_example, tmp_path):
     picture = tmp_path / "neighbors.png"
     output = run_example("explain_neighbors.py", "--output", str(picture))

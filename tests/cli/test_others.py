@@ -17,10 +17,21 @@ def test_embedding_is_written(run, small_run, cif_folder, tmp_path):
         assert arrays["prediction"].shape == (12, 1)
 
 
-def test_embedding_file_must_be_npz(run, small_run, cif_folder, tmp_path):
+def test_embedding_is_written_as_a_table(run, small_run, cif_folder, tmp_path):
+    pytest.importorskip("pyarrow")
+    import pandas
+
+    result = run("embed", "-c", small_run, "-d", cif_folder, "-o", tmp_path / "e.parquet", "--device", "cpu")
+    assert result.code == 0, result.err
+    table = pandas.read_parquet(tmp_path / "e.parquet")
+    assert table.shape == (12, 1 + 1 + 128)
+    assert table["id"].tolist() == [f"x{index:02d}" for index in range(12)]
+
+
+def test_embedding_file_must_be_npz_or_parquet(run, small_run, cif_folder, tmp_path):
     result = run("embed", "-c", small_run, "-d", cif_folder, "-o", tmp_path / "e.csv")
     assert result.code == 2
-    assert ".npz" in result.err
+    assert "expected a name that ends in .npz or .parquet" in result.err
 
 
 def test_converted_store_trains_like_its_source(run, cif_folder, small_flags, tmp_path):

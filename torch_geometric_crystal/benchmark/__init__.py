@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch_geometric_crystal.benchmark.batching import BudgetBatchSampler, crystal_loader
+    from torch_geometric_crystal.benchmark.calibrate_run import run_calibration
+    from torch_geometric_crystal.benchmark.calibration import Calibration, fit_calibration, read_calibration
     from torch_geometric_crystal.benchmark.callbacks import Callback
     from torch_geometric_crystal.benchmark.checkpoint import (
         CheckpointError,
@@ -18,15 +20,19 @@ if TYPE_CHECKING:
         save_checkpoint,
     )
     from torch_geometric_crystal.benchmark.config import RunConfig, read_config, write_config
+    from torch_geometric_crystal.benchmark.ensemble import Ensemble, EnsemblePredictions
     from torch_geometric_crystal.benchmark.evaluation import evaluate, mean_predictor
     from torch_geometric_crystal.benchmark.prediction import Predictions, make_graphs, predict, predict_files
     from torch_geometric_crystal.benchmark.recipe import PRESETS, Recipe, default_recipe, describe_settings
     from torch_geometric_crystal.benchmark.run import run_training
+    from torch_geometric_crystal.benchmark.structures import StructurePredictions, predict_structures
     from torch_geometric_crystal.benchmark.tasks import leaderboard, load_task, run_fold
     from torch_geometric_crystal.benchmark.training import FitResult, fit
 
 _MODULES = {
     "batching": ("BudgetBatchSampler", "crystal_loader"),
+    "calibrate_run": ("run_calibration",),
+    "calibration": ("Calibration", "fit_calibration", "read_calibration"),
     "callbacks": ("Callback",),
     "checkpoint": (
         "CheckpointError",
@@ -37,10 +43,12 @@ _MODULES = {
         "save_checkpoint",
     ),
     "config": ("RunConfig", "read_config", "write_config"),
+    "ensemble": ("Ensemble", "EnsemblePredictions"),
     "evaluation": ("evaluate", "mean_predictor"),
     "prediction": ("Predictions", "make_graphs", "predict", "predict_files"),
     "recipe": ("PRESETS", "Recipe", "default_recipe", "describe_settings"),
     "run": ("run_training",),
+    "structures": ("StructurePredictions", "predict_structures"),
     "tasks": ("leaderboard", "load_task", "run_fold"),
     "training": ("FitResult", "fit"),
 }
@@ -49,19 +57,24 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __all__ = [
     "PRESETS",
     "BudgetBatchSampler",
+    "Calibration",
     "Callback",
     "CheckpointError",
+    "Ensemble",
+    "EnsemblePredictions",
     "FitResult",
     "ModelCard",
     "Predictions",
     "Recipe",
     "RunConfig",
+    "StructurePredictions",
     "crystal_loader",
     "default_recipe",
     "describe_settings",
     "evaluate",
     "export_model",
     "fit",
+    "fit_calibration",
     "leaderboard",
     "load_model",
     "load_task",
@@ -69,8 +82,11 @@ __all__ = [
     "mean_predictor",
     "predict",
     "predict_files",
+    "predict_structures",
+    "read_calibration",
     "read_checkpoint",
     "read_config",
+    "run_calibration",
     "run_fold",
     "run_training",
     "save_checkpoint",

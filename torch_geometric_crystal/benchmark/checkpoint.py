@@ -1,5 +1,6 @@
 """Checkpoints that are whole or not there, that say how to use themselves, and that run no code when read."""
 
+import functools
 import inspect
 import json
 import pickle
@@ -149,6 +150,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def load_model(path: str | Path, weights: str = "auto") -> nn.Module:
     """Load a model for prediction, in evaluation mode on the CPU; ``model.card`` is its :class:`ModelCard`.
 
+    ``model.predict_structures([...])`` is
+    :func:`~torch_geometric_crystal.benchmark.structures.predict_structures` with this model.
+
     Args:
         path: a ``.ckpt`` file, a run's folder (its ``last.ckpt``), or a ``.safetensors`` file of :func:`export_model`.
         weights: ``"averaged"`` for the running mean of the last epochs' weights, ``"last"`` for those of the epoch at
@@ -168,10 +172,22 @@ def load_model(path: str | Path, weights: str = "auto") -> nn.Module:
     if weights == "averaged" and averaged is None:
         raise CheckpointError(path, "has no averaged weights", "Ask for weights='auto' or 'last'.")
     state_dict = averaged if averaged is not None and weights != "last" else content["state_dict"]
-    return _assemble(path, content["card"], state_dict)
+    return assemble_model(path, content["card"], state_dict)
 
 
-def _assemble(path: Path, card: ModelCard, state_dict: Mapping[str, Tensor]) -> nn.Module:
+def assemble_model(path: str | Path, card: ModelCard, state_dict: Mapping[str, Tensor]) -> nn.Module:
+    """Build the model that a card describes, give it its weights, its card and ``predict_structures``.
+
+    Args:
+        path: where the weights come from, for errors.
+        card: how to use them.
+        state_dict: the weights; the model is in float64 where all of them are.
+
+    Raises:
+        CheckpointError: if the weights do not fit, or this version would make other graphs than they were trained with.
+    """
+    from torch_geometric_crystal.benchmark.structures import predict_structures
+
     try:
         model = build_model(card.model, card.model_options)
         dtypes = {value.dtype for value in state_dict.values() if value.is_floating_point()}
@@ -188,6 +204,8 @@ def _assemble(path: Path, card: ModelCard, state_dict: Mapping[str, Tensor]) -> 
         fault = f"was trained with {card.graph}, for which this version would take {graph}"
         raise CheckpointError(path, fault, f"Install version {card.library_version}, or train again.")
     model.card = card  # type: ignore[assignment]
+    # A partial, unlike a bound method, can be pickled and deep-copied with the model that it holds.
+    model.predict_structures = functools.partial(predict_structures, model)  # type: ignore[assignment]
     return model.eval()
 
 
@@ -236,4 +254,4 @@ def _load_exported(path: Path) -> nn.Module:
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         fault = f"its weights or the .json file beside them cannot be read ({error})"
         raise CheckpointError(path, fault, "Export the model again.") from error
-    return _assemble(path, card, state_dict)
+    return assemble_model(path, card, state_dict)

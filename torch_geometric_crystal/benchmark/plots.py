@@ -15,7 +15,12 @@ BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
 DPI = 150
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """A figure of a size in inches.
+
+    Raises:
+        MissingDependencyError: without matplotlib.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -27,12 +32,14 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: str | Path) -> None:
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a figure as PNG, atomically."""
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=DPI)
 
 
-def _tidy(axes: Any) -> None:
+def tidy(axes: Any) -> None:
+    """Give axes a light grid and no frame at the top and at the right."""
     axes.grid(True, color="#e2e8f0", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -69,7 +76,7 @@ def plot_learning_curve(
     """
     check_argument(len(history) > 0, "history", "at least one epoch", "none")
     shown = [name for name in target_names if f"val_mae_{name}" in history[0]]
-    figure = _figure(4.6 * (1 + len(shown)), 3.6)
+    figure = new_figure(4.6 * (1 + len(shown)), 3.6)
     panels = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
     epochs = [row["epoch"] for row in history]
     panels[0].plot(epochs, [row["train_loss"] for row in history], color=BLUE, linewidth=1.5)
@@ -88,9 +95,9 @@ def plot_learning_curve(
         _log_scale(axes)
         axes.legend(frameon=False)
     for axes in panels:
-        _tidy(axes)
+        tidy(axes)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def label(name: str, units: dict[str, str]) -> str:
@@ -120,7 +127,7 @@ def plot_parity(
         - prediction, target: (n, T).
     """
     metrics = regression_metrics(prediction, target, list(target_names))
-    figure = _figure(4.4 * len(target_names), 4.4)
+    figure = new_figure(4.4 * len(target_names), 4.4)
     panels = figure.subplots(1, len(target_names), squeeze=False)[0]
     for column, (axes, name, unit) in enumerate(zip(panels, target_names, units, strict=True)):
         known = ~target[:, column].isnan()
@@ -140,6 +147,6 @@ def plot_parity(
         axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", fontsize=9)
         name_with_unit = label(name, {name: unit})
         axes.set(xlabel=f"true {name_with_unit}", ylabel=f"predicted {name_with_unit}")
-        _tidy(axes)
+        tidy(axes)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)

@@ -307,7 +307,7 @@ class _Fit:
     def _restore(self) -> None:
         content = read_checkpoint(self.last)
         state = content["training"]
-        if state is None:
+        if state is None or "estimator" in state:
             raise CheckpointError(self.last, "has no training state", "Resume from a last.ckpt of tgcrystal train.")
         same = (content["card"], state["seed"], state["data_hash"]) == (self.card, self.config.seed, self.data_hash)
         if not same:

@@ -4,7 +4,19 @@ import sys
 
 import typer
 
-from torch_geometric_crystal.cli import benchmark, build, convert, demo, embed, evaluate, export, info, predict, train
+from torch_geometric_crystal.cli import (
+    benchmark,
+    build,
+    calibrate,
+    convert,
+    demo,
+    embed,
+    evaluate,
+    export,
+    info,
+    predict,
+    train,
+)
 from torch_geometric_crystal.cli.display import error_console
 
 EPILOG = (
@@ -22,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (train, evaluate, predict, embed, convert, export, benchmark, build, info, demo):
+for module in (train, evaluate, predict, calibrate, embed, convert, export, benchmark, build, info, demo):
     module.register(app)
 
 

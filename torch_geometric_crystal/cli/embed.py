@@ -8,38 +8,36 @@ import typer
 from torch_geometric_crystal.cli.display import console, show_files, warn
 from torch_geometric_crystal.cli.options import DATA_HELP, BatchBy, BatchSize, Checkpoint, Device, Weights, help_text
 
-HELP = """Write a trained model's pooled features of crystals as .npz.
+HELP = """Write a trained model's pooled features of crystals as .npz or .parquet.
 
-The file has the arrays ids (n), embedding (n, C) and prediction (n, T). Crystals that cannot be
-used are left out, with a warning.
+An .npz file has the arrays ids (n), embedding (n, C) and prediction (n, T). A .parquet file, which needs pandas and
+pyarrow, has a row for each crystal with the columns id, prediction (prediction_<name> for several targets) and
+embedding_0 to embedding_<C - 1>. Crystals that cannot be used are left out, with a warning.
 
 Examples:
 
   tgcrystal embed --checkpoint runs/flla --data flla_2015 --output features.npz
 
-  tgcrystal embed -c runs/flla -d folder_of_cifs/
+  tgcrystal embed -c runs/flla -d folder_of_cifs/ -o features.parquet
 """
 
 
 def embed(
     checkpoint: Checkpoint,
     data: Annotated[str, typer.Option("--data", "-d", help=DATA_HELP + " No target is needed.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file.")] = Path("embedding.npz"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz or .parquet file.")] = Path("embedding.npz"),
     weights: Weights = "auto",
     batch_size: BatchSize = 64,
     batch_by: BatchBy = "crystals",
     device: Device = "auto",
 ) -> None:
-    """Write a trained model's pooled features of crystals as .npz."""
-    import numpy as np
-
+    """Write a trained model's pooled features of crystals as .npz or .parquet."""
     from torch_geometric_crystal.benchmark.checkpoint import load_model
+    from torch_geometric_crystal.benchmark.embedding_file import check_embedding_path, write_embedding
     from torch_geometric_crystal.benchmark.prediction import predict
     from torch_geometric_crystal.benchmark.sources import open_dataset
-    from torch_geometric_crystal.datasets import atomic_write
 
-    if output.suffix != ".npz":
-        raise ValueError(f"--output: expected a name that ends in .npz, received {output}")
+    check_embedding_path(output)
     model = load_model(checkpoint, weights)
     card: Any = model.card
     transform = model.neighborhood(**card.neighborhood)  # type: ignore[operator]
@@ -48,13 +46,7 @@ def embed(
         warn(f"left out {name}: {error}")
     crystals = [dataset[index] for index in range(len(dataset))]
     result = predict(model, crystals, batch_size, batch_by, device, embedding=True)
-    with atomic_write(output) as file:
-        np.savez(
-            file,
-            ids=np.array(result.ids, dtype=np.str_),
-            embedding=result.embedding.numpy(),  # type: ignore[union-attr]
-            prediction=result.prediction.numpy(),
-        )
+    write_embedding(output, result, card)
     console().print(f"{len(result.ids)} crystals, {result.embedding.size(1)} features each")  # type: ignore[union-attr]
     show_files(output.parent, [output.name])
 

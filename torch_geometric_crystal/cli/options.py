@@ -13,6 +13,14 @@ from torch_geometric_crystal.benchmark.recipe import PRESETS, Recipe, Setting, d
 Checkpoint = Annotated[
     Path, typer.Option("--checkpoint", "-c", help="A .ckpt or .safetensors file, or a run's folder.")
 ]
+Checkpoints = Annotated[
+    list[Path],
+    typer.Option(
+        "--checkpoint",
+        "-c",
+        help="A .ckpt or .safetensors file, or a run's folder; several (-c a -c b) for an ensemble.",
+    ),
+]
 Weights = Annotated[str, typer.Option(help="auto (averaged weights where there are any), averaged or last.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Largest batch, in units of --batch-by.")]
 BatchBy = Annotated[str, typer.Option(help="What a batch's size counts: crystals, atoms or edges.")]

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from torch_geometric_crystal.cli.display import console, show_files, warn
-from torch_geometric_crystal.cli.options import BatchBy, BatchSize, Checkpoint, Device, Weights, help_text
+from torch_geometric_crystal.cli.ensemble import predict_ensemble
+from torch_geometric_crystal.cli.options import BatchBy, BatchSize, Checkpoints, Device, Weights, help_text
 
 HELP = """Predict the properties of crystals in CIF, POSCAR, xyz or JSON files, or folders of them.
 
@@ -14,17 +15,22 @@ Writes a CSV and a JSON file with one row per file, in the order given: id, pred
 of any softmax row that was cut off, and, for a file that could not be used, the error. Such files do not stop the
 others: the exit code is 0, with a warning.
 
+Several checkpoints are an ensemble: the prediction is their mean, with their standard deviation as spread, and, with
+the calibration.json of tgcrystal calibrate, the standard deviation of the error as uncertainty.
+
 Examples:
 
   tgcrystal predict --checkpoint runs/flla my.cif POSCAR_2 folder_of_cifs/ --output predictions.csv
 
   tgcrystal predict -c model.safetensors cifs/ --batch-by atoms --batch-size 4000
+
+  tgcrystal predict -c runs/a -c runs/b --calibration runs/ensemble/calibration.json cifs/
 """
 
 
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
-    checkpoint: Checkpoint,
+    checkpoints: Checkpoints,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="CSV file; a JSON file of the same name is written beside it.")
     ] = Path("predictions.csv"),
@@ -32,8 +38,17 @@ def predict(
     batch_size: BatchSize = 64,
     batch_by: BatchBy = "crystals",
     device: Device = "auto",
+    calibration: Annotated[
+        Path | None, typer.Option(help="calibration.json that tgcrystal calibrate made for these checkpoints.")
+    ] = None,
 ) -> None:
     """Predict the properties of crystals in files."""
+    if len(checkpoints) > 1:
+        predict_ensemble(files, checkpoints, output, weights, (batch_size, batch_by, device), calibration)
+        return
+    if calibration is not None:
+        raise ValueError("--calibration: it belongs to an ensemble; give each of its checkpoints with -c")
+    (checkpoint,) = checkpoints
     from torch_geometric_crystal.benchmark.checkpoint import load_model
     from torch_geometric_crystal.benchmark.prediction import predict_files, tolerance_of
     from torch_geometric_crystal.benchmark.recording import write_json, write_table
