@@ -55,8 +55,14 @@ def test_targets_are_chosen_by_name(folder):
 
 def test_crystals_without_targets_cannot_be_trained_on(folder, tmp_path):
     (tmp_path / "id_prop.csv").unlink()
-    with pytest.raises(ValueError, match="data: expected crystals with at least one target"):
+    with pytest.raises(ValueError, match=r"data: expected crystals with at least one target.*into an id_prop.csv"):
         load_parts(folder, (), None)
+
+
+def test_where_no_target_is_chosen_those_that_there_are_are_named(tmp_path):
+    (tmp_path / "t.csv").write_text("material_id,cif,energy,gap\na,b.cif,1,2\n")
+    with pytest.raises(ValueError, match="choose one with --target: it has 'energy', 'gap'"):
+        load_parts(str(tmp_path / "t.csv"), (), None)
 
 
 def test_unknown_data_names_the_bundled_sets():

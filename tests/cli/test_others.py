@@ -79,3 +79,35 @@ def test_malformed_settings_are_named(text):
 
 def test_help_paragraphs_are_joined_and_examples_kept():
     assert help_text("One\nline.\n\n  tgcrystal x\n\nTwo.\n") == "One line.\n\n  tgcrystal x\n\nTwo."
+
+
+def test_training_from_a_graph_store_gives_the_same_history_as_from_its_source(run, cif_folder, small_flags, tmp_path):
+    result = run("convert", cif_folder, tmp_path / "graphs", "--graphs", "cgcnn", "--workers", "0")
+    assert (result.code, result.err) == (0, "")
+    for name, data in (("memory", cif_folder), ("disk", tmp_path / "graphs")):
+        result = run("train", "--data", data, "--model", "cgcnn", "--output", tmp_path / name, *small_flags)
+        assert result.code == 0, result.err
+    columns = [
+        [line.split(",")[:4] for line in (tmp_path / name / "history.csv").read_text().splitlines()]
+        for name in ("memory", "disk")
+    ]
+    assert columns[0] == columns[1]
+    predictions = [(tmp_path / name / "predictions.csv").read_text() for name in ("memory", "disk")]
+    assert predictions[0] == predictions[1]
+    result = run("evaluate", "-c", tmp_path / "disk", "--data", tmp_path / "graphs", "--split", "all", "-o", tmp_path)
+    assert result.code == 0
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 13
+
+
+def test_a_graph_store_of_another_model_is_refused(run, cif_folder, tmp_path):
+    run("convert", cif_folder, tmp_path / "graphs", "--graphs", "cgcnn", "--workers", "0")
+    result = run("train", "--data", tmp_path / "graphs", "--model", "crystalformer", "--output", tmp_path / "r")
+    assert result.code == 2
+    assert "its graphs were made by PeriodicKNNGraph" in result.err
+    assert "--graphs MODEL" in result.err
+
+
+def test_options_of_graphs_need_graphs(run, cif_folder, tmp_path):
+    result = run("convert", cif_folder, tmp_path / "s.npz", "--graph-option", "tol=1e-2")
+    assert result.code == 2
+    assert "name the model with --graphs" in result.err

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.crystals import random_crystals
-from torch_geometric_crystal.checks import MissingDependencyError
+from torch_geometric_crystal.checks import InvalidStructureError, MissingDependencyError
 from torch_geometric_crystal.data.neighbors import neighbor_list, periodic_images
 from torch_geometric_crystal.ops.lattice import reduce_lattice
 
@@ -88,3 +88,20 @@ def test_missing_pymatgen_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_pymatgen)
     with pytest.raises(MissingDependencyError, match="'pymatgen' is needed"):
         neighbor_list(np.zeros((1, 3)), np.eye(3), np.ones(3, dtype=bool), 1.0)
+
+
+def test_a_search_that_would_exhaust_the_memory_is_refused_before_it_begins():
+    with pytest.raises(InvalidStructureError, match=r"structure 'tiny': within 10 A it has about 4.2e.09 pairs"):
+        neighbor_list(np.zeros((1, 3)), 0.01 * np.eye(3), np.ones(3, dtype=bool), 10.0, "tiny")
+    rng = np.random.default_rng(0)
+    with pytest.raises(InvalidStructureError, match="pairs of 20000 atoms and their images"):
+        neighbor_list(rng.random((20_000, 3)), 10.0 * np.eye(3), np.ones(3, dtype=bool), 10.0)
+
+
+def test_a_cell_with_few_atoms_far_apart_is_searched_with_larger_bins():
+    cell, pbc = 50_000.0 * np.eye(3), np.ones(3, dtype=bool)
+    pos = np.array([[0.0, 0, 0], [0, 0, 3.0], [25_000, 25_000, 25_000], [49_999, 0, 0]])
+    target, source, shift, dist = neighbor_list(pos, cell, pbc, 5.0)
+    found = sorted(zip(target.tolist(), source.tolist(), shift.tolist(), dist.round(6).tolist(), strict=True))
+    assert [row[:2] for row in found] == [(0, 1), (0, 3), (1, 0), (1, 3), (3, 0), (3, 1)]
+    assert found[1][2:] == ([-1, 0, 0], 1.0)

@@ -94,7 +94,6 @@ def test_unusual_but_valid_cells_pass(cell):
         ([[0, 0, 0], [-80.05, 40, 4]], CUBE, PERIODIC),
         ([[0, 0, 0], [0, 0, 4.05]], np.diag([4, -4, 4]), PERIODIC),
         ([[0, 0, 0], [0, 0.05, 0]], np.eye(3), (False, False, False)),
-        ([[0, 0, 0], [2, 2, 2]], np.diag([4, 4, 0.05]), PERIODIC),
     ],
 )
 def test_overlapping_atoms_are_reported(pos, cell, pbc):
@@ -140,3 +139,32 @@ def test_a_structure_without_sites_is_refused():
 
 def test_an_ordered_structure_passes():
     validate_structure(Structure(Lattice.cubic(3), ["Fe2+"], [[0, 0, 0]]))
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (np.diag([4, 4, 0.05]), "a lattice vector of 0.05 A, less than 0.1 A and 0.1 A.3, which no crystal has"),
+        (np.diag([0.5, 0.5, 0.5]), "0.0625 A.3 an atom, less than 0.1 A and 0.1 A.3"),
+        (np.diag([4, 4, 2e5]), "a lattice vector has a component of 2e.05 A, beyond 100000 A"),
+    ],
+)
+def test_cells_of_no_crystal_are_refused(cell, message):
+    data = make_crystal([1, 1], np.array([[0, 0, 0], [0.2, 0.2, 0.2]]), cell, PERIODIC, structure_id="odd")
+    with pytest.raises(InvalidStructureError, match=f"structure 'odd': .*{message}"):
+        validate_crystal(data)
+
+
+def test_positions_beyond_all_lengths_are_refused():
+    data = make_crystal([1, 1], np.array([[0, 0, 0], [0, 3e5, 0]]), np.eye(3), (False, False, False))
+    with pytest.raises(InvalidStructureError, match=r"a position has a component of 3e\+05 A"):
+        validate_crystal(data)
+
+
+def test_a_large_cell_is_checked_for_overlaps_in_little_time_and_memory():
+    rng = np.random.default_rng(0)
+    pos = rng.random((200, 3)) * 150.0
+    pos[77] = pos[3] + [0.05, 0.0, 0.0]
+    data = make_crystal([1] * 200, pos, 150.0 * np.eye(3), PERIODIC, structure_id="large")
+    with pytest.warns(OverlappingAtomsWarning, match="atoms (3 and 77|77 and 3) are 0.05"):
+        validate_crystal(data)

@@ -26,6 +26,9 @@ def paths(tmp_path, salt):
     (tmp_path / "matbench.json").write_text(json.dumps(table))
     (tmp_path / "swapped.json.gz").write_bytes(gzip.compress(json.dumps(dict(reversed(table.items()))).encode()))
     (tmp_path / "jarvis.json").write_text(" \n" + json.dumps([{"jid": "s", "atoms": dictionary, "target": 2.5}]))
+    (tmp_path / "record.json").write_text(json.dumps({"jid": "s", "atoms": dictionary, "target": 2.5}))
+    (tmp_path / "alignn").mkdir()
+    (tmp_path / "alignn" / "id_prop.json").write_text((tmp_path / "jarvis.json").read_text())
     (tmp_path / "s.json").write_text(json.dumps(dictionary))
     (tmp_path / "table.csv").write_text("id,structure,target\ns,folder/s.cif,2.5\n")
     write_compact_store(tmp_path / "store.npz", [from_structure(salt, 2.5, "s")], "target")
@@ -55,6 +58,8 @@ def paths(tmp_path, salt):
         ("ase.xyz", ExtendedXyzSource),
         ("folder", FolderSource),
         ("folder/id_prop.csv", FolderSource),
+        ("alignn", JarvisSource),
+        ("record.json", JarvisSource),
         ("s.cif", StructureFilesSource),
         ("s.json", StructureFilesSource),
     ],

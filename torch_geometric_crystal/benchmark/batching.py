@@ -8,6 +8,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from torch_geometric_crystal.checks import check_argument, check_choice
+from torch_geometric_crystal.datasets.graph_store import OnDiskCrystals
 
 BATCH_BY = ("crystals", "atoms", "edges")
 
@@ -21,6 +22,8 @@ def crystal_sizes(crystals: Sequence[Data], batch_by: str) -> list[int]:
     check_choice("batch_by", batch_by, BATCH_BY)
     if batch_by == "crystals":
         return [1] * len(crystals)
+    if isinstance(crystals, OnDiskCrystals):
+        return crystals.sizes(batch_by)
     if batch_by == "atoms":
         return [int(crystal.z.numel()) for crystal in crystals]
     if any(crystal.edge_index is None for crystal in crystals):

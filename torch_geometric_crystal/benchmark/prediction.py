@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.benchmark.batching import crystal_loader
-from torch_geometric_crystal.checks import check_argument
+from torch_geometric_crystal.checks import InvalidStructureError, check_argument
+from torch_geometric_crystal.data.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 
 CHUNK = 512
 """Files whose graphs are in memory at a time."""
@@ -148,7 +149,7 @@ def predict_files(
 
     rows: list[FileRow] = []
     with contextlib.closing(
-        stream_structures(paths, transform=_transform(model), num_workers=num_workers, progress=progress)
+        stream_structures(paths, transform=_OfKnownElements(model), num_workers=num_workers, progress=progress)
     ) as results:
         while chunk := list(itertools.islice(results, CHUNK)):
             good = [result.data for result in chunk if result.data is not None]
@@ -163,6 +164,25 @@ def predict_files(
                 rows.append(FileRow(name, path, values, float(predictions.truncation_bound[position]), ""))
                 position += 1
     return rows
+
+
+class _OfKnownElements:
+    """A model's transform, which refuses elements that the model does not have."""
+
+    def __init__(self, model: nn.Module):
+        self.transform = _transform(model)
+        self.num_elements = int(getattr(model, "num_elements", MAX_ATOMIC_NUMBER))  # type: ignore[arg-type]
+
+    def __call__(self, data: Data) -> Data:
+        highest = int(data.z.max())
+        if highest > self.num_elements:
+            last, found = SYMBOLS[self.num_elements - 1], SYMBOLS[highest - 1]
+            raise InvalidStructureError(
+                data.structure_id,
+                f"the model knows the elements up to {last}, and it has {found}",
+                "Train a model with num_elements=118",
+            )
+        return self.transform(data)
 
 
 def make_graphs(

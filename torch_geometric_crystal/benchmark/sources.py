@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import ConcatDataset
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.checks import check_argument, check_choice
@@ -17,12 +19,12 @@ class CrystalParts:
     """Crystals with their graphs, in three parts, and what their targets are.
 
     Args:
-        parts: crystals by ``"train"``, ``"val"`` and ``"test"``.
+        parts: crystals by ``"train"``, ``"val"`` and ``"test"``: lists, or parts of a graph store.
         target_names: names of the columns of y.
         units: their units; empty where unknown.
     """
 
-    parts: dict[str, list[Data]]
+    parts: dict[str, Any]
     target_names: tuple[str, ...]
     units: tuple[str, ...]
 
@@ -44,7 +46,8 @@ def open_dataset(data: str, targets: Sequence[str], transform: Callable | None, 
     """Open a bundled data set by name or any other by path, with `transform` applied once and cached.
 
     Args:
-        data: a bundled set's name, or a path that :class:`~torch_geometric_crystal.datasets.CrystalDataset` reads.
+        data: a bundled set's name, a path that :class:`~torch_geometric_crystal.datasets.CrystalDataset` reads, or a
+            graph store, whose crystals stay on the disk.
         targets: names of the targets; the first that the data set has if none.
         transform: for a model, ``model.neighborhood()``.
         progress: whether to show a bar while the graphs are made.
@@ -53,16 +56,22 @@ def open_dataset(data: str, targets: Sequence[str], transform: Callable | None, 
         ValueError: if the data set has no targets, or not those.
         FileNotFoundError: if `data` is neither a bundled name nor a path.
     """
-    from torch_geometric_crystal.datasets import CrystalDataset, open_source
+    from torch_geometric_crystal.datasets import CrystalDataset, OnDiskCrystals, open_source
+    from torch_geometric_crystal.datasets.graph_store import is_graph_store
 
     bundled = bundled_datasets()
     settings: dict[str, Any] = {"pre_transform": transform, "log": progress}
     if data in bundled:
         names = list(targets) or [next(iter(bundled[data].units))]
         return bundled[data](target=names, **settings)
+    if is_graph_store(data):
+        store = OnDiskCrystals(data, list(targets) or None)
+        store.check_transform(transform)
+        return OnDiskCrystals(data, store.target_names[:1]) if not targets and len(store.target_names) > 1 else store
     try:
-        available = list(targets) or list(open_source(data).target_names)[:1]
-        source = open_source(data, available or None)
+        source = open_source(data, list(targets) or None)
+        if not targets and len(source.target_names) > 1:
+            source = open_source(data, source.target_names[0])
     except FileNotFoundError as error:
         raise FileNotFoundError(f"data: {data!r} is neither a path nor one of {', '.join(bundled)}") from error
     return CrystalDataset(source, on_error="skip", **settings)
@@ -91,15 +100,36 @@ def load_parts(
     Raises:
         ValueError: if there are no targets, or too few crystals to split.
     """
+    from torch_geometric_crystal.datasets import OnDiskCrystals
+
+    _check_targets(data, targets)
     dataset = open_dataset(data, targets, transform, progress)
     names = tuple(dataset.target_names)
-    check_argument(len(names) > 0, "data", "crystals with at least one target to train on or compare with", data)
     units = dict(getattr(dataset, "units", {}))
     split = dataset.split() if hasattr(dataset, "split") else {}
     if set(split) != set(PARTS):
         split = random_split(len(dataset), val_fraction, test_fraction, seed)
+    if isinstance(dataset, OnDiskCrystals):
+        on_disk: dict[str, Any] = {part: dataset.index_select(split[part]) for part in PARTS}
+        check_argument(len(names) > 0, "data", "crystals with at least one target to train on or compare with", data)
+        return CrystalParts(on_disk, names, ("",) * len(names))
     parts = {part: [dataset[int(index)] for index in split[part]] for part in PARTS}
     return CrystalParts(parts, names, tuple(units.get(name, "") for name in names))
+
+
+def _check_targets(data: str, targets: Sequence[str]) -> None:
+    """Raise ``ValueError`` where no target is chosen, before graphs are made."""
+    from torch_geometric_crystal.datasets import open_source
+    from torch_geometric_crystal.datasets.graph_store import is_graph_store
+
+    if targets or data in bundled_datasets() or is_graph_store(data) or not Path(data).expanduser().exists():
+        return
+    source = open_source(data)
+    if source.target_names:
+        return
+    available = ", ".join(repr(name) for name in source.available_targets)
+    remedy = f"choose one with --target: it has {available}" if available else "put the values into an id_prop.csv"
+    raise ValueError(f"data: expected crystals with at least one target to train on or compare with: {data}. {remedy}")
 
 
 def random_split(number: int, val_fraction: float, test_fraction: float, seed: int) -> dict[str, list[int]]:
@@ -115,13 +145,13 @@ def random_split(number: int, val_fraction: float, test_fraction: float, seed: i
     return {part: sorted(cut[part].tolist()) for part in PARTS}
 
 
-def choose_part(parts: CrystalParts, part: str) -> list[Data]:
+def choose_part(parts: CrystalParts, part: str) -> Sequence[Data]:
     """Return one part, or with ``"all"`` the crystals of all of them.
 
     Raises:
         ValueError: for another name, or if the part is empty.
     """
     check_choice("split", part, (*PARTS, "all"))
-    chosen = [c for name in PARTS for c in parts.parts[name]] if part == "all" else parts.parts[part]
+    chosen: Any = parts.parts[part] if part != "all" else ConcatDataset([parts.parts[name] for name in PARTS])
     check_argument(len(chosen) > 0, "split", "a part with crystals", f"{part!r}, which has none")
     return chosen

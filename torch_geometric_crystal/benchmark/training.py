@@ -5,6 +5,7 @@ a checkpoint that holds tensors and plain values alone, from the middle of an ep
 """
 
 import contextlib
+import copy
 import hashlib
 import time
 import warnings
@@ -29,6 +30,7 @@ from torch_geometric_crystal.benchmark.recipe import Recipe
 from torch_geometric_crystal.benchmark.recording import write_history
 from torch_geometric_crystal.checks import MissingDependencyError, check_argument
 from torch_geometric_crystal.datasets.atomic_write import remove_leftovers
+from torch_geometric_crystal.datasets.graph_store import OnDiskCrystals
 from torch_geometric_crystal.nn.readout import TargetNormalization
 
 CHECKPOINT_SECONDS = 600.0
@@ -148,19 +150,22 @@ class _Fit:
         self.last, self.best, self.history = output / "last.ckpt", output / "best.ckpt", output / "history.csv"
         self.fabric = make_fabric(config.device, config.precision)
         normalization: TargetNormalization = model.normalization  # type: ignore[assignment]
-        normalization.fit(torch.cat([crystal.y for crystal in train]))
+        labels = train.with_fields("y", "structure_id") if isinstance(train, OnDiskCrystals) else train
+        normalization.fit(torch.cat([crystal.y for crystal in labels]))
         if not self.recipe.standardize:
             normalization.reset()
         if config.precision == "64":
             model.double()
-            train, validation = [[_to_double(c) for c in crystals] for crystals in (train, validation)]
+            train, validation = (_in_double(crystals) for crystals in (train, validation))
         self.model = model
         self.module, self.optimizer = self.fabric.setup(model, make_optimizer(model, self.recipe))
         self.gradients = Gradients(model, self.module, self.fabric, config)
         by = (self.recipe.batch_size, self.recipe.batch_by)
         self.loader = crystal_loader(train, *by, shuffle=True, seed=config.seed)
-        self.validation = list(crystal_loader(validation, *by)) if len(validation) > 0 else []
-        self.data_hash = _data_hash(train)
+        self.validation: Any = crystal_loader(validation, *by) if len(validation) > 0 else []
+        if not isinstance(validation, OnDiskCrystals):
+            self.validation = list(self.validation)  # joined once; a store's crystals may not fit into the memory
+        self.data_hash = _data_hash(labels)
         self.progress = Progress()
         self.average = WeightAverage()
         self.epoch_steps = 1
@@ -283,9 +288,12 @@ class _Fit:
         if not self.validation:
             return {}, float("nan")
         self.module.eval()
-        batches = [batch.to(self.fabric.device, non_blocking=True) for batch in self.validation]
-        prediction = torch.cat([self.gradients.predict(batch) for batch in batches])
-        errors = mean_absolute_errors(prediction.cpu(), torch.cat([batch.y for batch in batches]).cpu())
+        predictions, targets = [], []
+        for batch in self.validation:
+            batch = batch.to(self.fabric.device, non_blocking=True)
+            predictions.append(self.gradients.predict(batch))
+            targets.append(batch.y)
+        errors = mean_absolute_errors(torch.cat(predictions).cpu(), torch.cat(targets).cpu())
         scaled = errors / self.model.normalization.std.cpu()  # type: ignore[union-attr,operator]
         return dict(zip(self.card.target_names, errors.tolist(), strict=True)), float(scaled.nanmean())
 
@@ -334,6 +342,14 @@ def _as_damage(path: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(path, f"its training state is incomplete ({error})", "Train again.") from error
+
+
+def _in_double(crystals: Sequence[Data]) -> Sequence[Data]:
+    if not isinstance(crystals, OnDiskCrystals):
+        return [_to_double(crystal) for crystal in crystals]
+    view = copy.copy(crystals)
+    view.transform = _to_double
+    return view
 
 
 def _to_double(crystal: Data) -> Data:

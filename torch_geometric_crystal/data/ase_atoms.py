@@ -89,5 +89,6 @@ def to_ase_atoms(data: Data) -> "Atoms":
 
 def _refuse_disorder(atoms: "Atoms", name: str) -> None:
     for index, species in enumerate((atoms.info.get("occupancy") or {}).values()):
-        if len(species) != 1 or abs(sum(species.values()) - 1.0) > OCCUPANCY_TOLERANCE:
-            raise disordered_site(name, index, ", ".join(f"{s} {share:g}" for s, share in species.items()))
+        numbers = all(isinstance(occupancy, int | float) for occupancy in species.values())
+        if not numbers or len(species) != 1 or abs(sum(species.values()) - 1.0) > OCCUPANCY_TOLERANCE:
+            raise disordered_site(name, index, ", ".join(f"{s} {share}" for s, share in species.items()))

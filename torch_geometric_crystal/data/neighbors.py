@@ -1,12 +1,22 @@
 """All pairs of atoms within a cutoff and their periodic images: one function in front of pymatgen's compiled search."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from torch_geometric_crystal.checks import MissingDependencyError, check_argument
+from torch_geometric_crystal.checks import InvalidStructureError, MissingDependencyError, check_argument
 from torch_geometric_crystal.ops.lattice import FloatArray, IntArray, ReducedLattice, reduce_lattice
+
+MAX_IMAGES = 50_000_000
+"""Images that a search may be expected to find in one crystal: about 5 GB."""
+
+MAX_IMAGES_PER_ATOM = 1_000_000
+"""Images that a search may be expected to find for one atom. Within 10 A diamond has 740."""
+
+MAX_BINS = 1_000_000
+"""Bins of the search: about 250 MB. Where a cell is so empty that it has more of them, they are made larger."""
 
 
 class PeriodicImages(NamedTuple):
@@ -37,7 +47,7 @@ class PeriodicImages(NamedTuple):
 
 
 def neighbor_list(
-    pos: FloatArray, cell: FloatArray, pbc: NDArray[np.bool_], cutoff: float
+    pos: FloatArray, cell: FloatArray, pbc: NDArray[np.bool_], cutoff: float, structure_id: object = "unnamed"
 ) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
     r"""Every image :math:`(j, \mathbf{n})` within `cutoff` of every atom i, but not i itself (j = i, **n** = 0).
 
@@ -50,6 +60,7 @@ def neighbor_list(
         cell: lattice vectors as rows (3, 3), A.
         pbc: periodic directions (3,).
         cutoff: A, inclusive.
+        structure_id: Name used in messages.
 
     Returns:
         Target i (E,), source j (E,), integer image **n** (E, 3), and distance
@@ -57,21 +68,26 @@ def neighbor_list(
 
     Raises:
         ValueError: if `cutoff` is negative or not finite.
+        InvalidStructureError: if the crystal is so dense or so large that the search would exhaust the memory.
         MissingDependencyError: if pymatgen is not installed.
     """
     check_argument(bool(np.isfinite(cutoff)) and cutoff >= 0, "cutoff", "a finite length >= 0 in A", cutoff)
-    images = periodic_images(pos, reduce_lattice(cell, pbc), cutoff)
+    images = periodic_images(pos, reduce_lattice(cell, pbc), cutoff, structure_id)
     return images.select((images.source != images.target) | images.image.any(axis=1))
 
 
-def periodic_images(pos: FloatArray, lattice: ReducedLattice, radius: float) -> PeriodicImages:
+def periodic_images(
+    pos: FloatArray, lattice: ReducedLattice, radius: float, structure_id: object = "unnamed"
+) -> PeriodicImages:
     """Search within `radius` (A, inclusive) of all atoms at `pos` (N, 3), self images included.
 
     The search works on wrapped atoms in the reduced basis. It costs O(atoms) where the cell is large.
 
     Raises:
+        InvalidStructureError: if more than `MAX_IMAGES`, or `MAX_IMAGES_PER_ATOM`, are to be expected.
         MissingDependencyError: if pymatgen is not installed.
     """
+    _refuse_too_many(len(pos), lattice.basis, radius, structure_id)
     try:
         from pymatgen.optimization.neighbors import find_points_in_spheres
     except ImportError as error:
@@ -85,12 +101,51 @@ def periodic_images(pos: FloatArray, lattice: ReducedLattice, radius: float) -> 
     if k < 3:
         wrapped += _close_gaps(wrapped @ box[k:].T, radius) @ box[k:]
     periodic = np.array([axis < k for axis in range(3)], dtype=np.int64)
-    target, source, images, dist = find_points_in_spheres(wrapped, wrapped, r=float(radius), pbc=periodic, lattice=box)
+    reach = _reach(wrapped, box, radius, structure_id)
+    target, source, images, dist = find_points_in_spheres(wrapped, wrapped, r=reach, pbc=periodic, lattice=box)
     image = images[:, :k].astype(np.int64)
     inside = dist <= radius
     if not inside.all():
         target, source, image, dist = target[inside], source[inside], image[inside], dist[inside]
     return PeriodicImages(target, source, dist, image, wrap, lattice)
+
+
+def _refuse_too_many(num_atoms: int, basis: FloatArray, radius: float, structure_id: object) -> None:
+    """Raise if the mean number of images within `radius`, atoms times lattice points, is beyond the limits.
+
+    A ball of radius R in k dimensions holds about as many lattice points as cells of the lattice fit into it.
+    """
+    k = len(basis)
+    ball = math.pi ** (k / 2) / math.gamma(k / 2 + 1) * radius**k
+    cell = math.sqrt(float(np.linalg.det(basis @ basis.T))) if k else 1.0
+    per_atom = num_atoms * ball / cell if cell > 0.0 else math.inf
+    if k < 3:
+        per_atom /= num_atoms  # the atoms of a slab, rod or molecule may lie far from each other
+    if per_atom > MAX_IMAGES_PER_ATOM or per_atom * num_atoms > MAX_IMAGES:
+        raise InvalidStructureError(
+            structure_id,
+            f"within {radius:.3g} A it has about {per_atom * num_atoms:.1e} pairs of {num_atoms} atoms and their "
+            f"images, more than {min(MAX_IMAGES, MAX_IMAGES_PER_ATOM * num_atoms):.0e}",
+            "Check the lengths of the cell, which are in A, and the number of atoms; or lower the cutoff",
+        )
+
+
+def _reach(wrapped: FloatArray, box: FloatArray, radius: float, structure_id: object) -> float:
+    """Radius to search within, at least `radius`: larger where the atoms' surroundings have more than `MAX_BINS` bins.
+
+    What is found beyond `radius` is left out afterwards; in cells as empty as that it is little.
+    """
+    span = np.ptp(wrapped, axis=0)
+    reach = max(float(radius), 0.1)
+    while np.prod(np.ceil((span + 2.0 * reach) / reach)) > MAX_BINS:
+        reach *= 1.25
+    if reach > radius and reach > 0.1 and len(wrapped) ** 2 > MAX_IMAGES:
+        raise InvalidStructureError(
+            structure_id,
+            f"{len(wrapped)} atoms spread over {', '.join(f'{length:.3g}' for length in span)} A are too far apart",
+            "Check the lengths of the cell, which are in A, and the positions",
+        )
+    return float(radius) if reach <= max(radius, 0.1) else reach
 
 
 def _close_gaps(coordinates: FloatArray, radius: float) -> FloatArray:

@@ -31,6 +31,12 @@ DISORDER_REMEDY = (
     "or EnumerateStructureTransformation"
 )
 
+MAX_LENGTH = 1e5
+"""Largest coordinate and lattice vector, in A. At this length a float32 resolves 0.008 A."""
+
+MIN_VOLUME_PER_ATOM = 0.1
+"""Smallest volume of the cell over its atoms, in A^3. Diamond has 5.7, hydrogen at 500 GPa about 1."""
+
 _LARGEST_ALL_PAIRS = 64  # atoms; above this a neighbour search is faster than all pairs
 
 
@@ -52,7 +58,8 @@ def validate_crystal(data: Data, structure_id: str | None = None, check_overlap:
 
     Raises:
         InvalidStructureError: if a field is absent or of the wrong shape or type, there are no atoms, an atomic number
-            is outside 1..118, a number is NaN or infinite, or the volume is zero.
+            is outside 1..118, a number is NaN or infinite, the volume is zero or less than 0.1 A^3 an atom, a lattice
+            vector is shorter than 0.1 A, or a length is beyond 1e5 A.
 
     Warns:
         OverlappingAtomsWarning: if two atoms are closer than 0.1 A.
@@ -70,6 +77,8 @@ def validate_crystal(data: Data, structure_id: str | None = None, check_overlap:
             name, f"pbc has shape {pbc.shape} and type {pbc.dtype}", "Give a bool tensor of shape (1, 3)"
         )
     _check_volume(cell[0], name)
+    _check_lengths(pos, cell[0][pbc[0]], name)
+    _check_density(cell[0], pbc[0], len(z), name)
     if check_overlap:
         _warn_if_overlapping(pos.astype(np.float64), cell[0].astype(np.float64), pbc[0], name)
 
@@ -180,8 +189,33 @@ def _check_volume(cell: np.ndarray, name: str) -> None:
         )
 
 
+def _check_lengths(pos: np.ndarray, vectors: np.ndarray, name: str) -> None:
+    for key, array in (("position", pos), ("lattice vector", vectors)):
+        largest = float(np.abs(array).max(initial=0.0))
+        if largest > MAX_LENGTH:
+            raise InvalidStructureError(
+                name,
+                f"a {key} has a component of {largest:.3g} A, beyond {MAX_LENGTH:g} A",
+                "Give lengths in A; check the source file for misprinted numbers",
+            )
+
+
+def _check_density(cell: np.ndarray, pbc: np.ndarray, num_atoms: int, name: str) -> None:
+    rows = cell.astype(np.float64)
+    shortest = float(np.sqrt((rows[pbc] ** 2).sum(axis=1)).min(initial=np.inf))
+    volume = abs(float(np.linalg.det(rows))) / num_atoms if pbc.all() else np.inf
+    if shortest < OVERLAP_DISTANCE or volume < MIN_VOLUME_PER_ATOM:
+        found = f"a lattice vector of {shortest:.3g} A" if shortest < OVERLAP_DISTANCE else f"{volume:.3g} A^3 an atom"
+        raise InvalidStructureError(
+            name,
+            f"the cell has {found}, less than {OVERLAP_DISTANCE:g} A and {MIN_VOLUME_PER_ATOM:g} A^3, which no "
+            "crystal has",
+            "Give lengths in A (not in nm, nor scaled), and remove atoms that are there many times",
+        )
+
+
 def _warn_if_overlapping(pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray, name: str) -> None:
-    closest = _closest_pair(pos, cell, pbc)
+    closest = _closest_pair(pos, cell, pbc, name)
     if closest is not None:
         i, j, distance = closest
         warnings.warn(
@@ -192,17 +226,20 @@ def _warn_if_overlapping(pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray, nam
         )
 
 
-def _closest_pair(pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[int, int, float] | None:
+def _closest_pair(pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray, name: str) -> tuple[int, int, float] | None:
     """The closest two atoms within `OVERLAP_DISTANCE`, or None. An atom may be near its own image."""
     inverse = np.linalg.inv(cell)
     # |difference of fractional coordinate k| <= distance * (length of column k of the inverse): below one half, the
     # image that rounding selects is the only one that can be so near, and no lattice vector is that short.
     reach = OVERLAP_DISTANCE * np.sqrt((inverse * inverse).sum(axis=0))
     if len(pos) > _LARGEST_ALL_PAIRS or bool((reach[pbc] >= 0.5).any()):
-        target, source, _, distance = neighbor_list(pos, cell, pbc, OVERLAP_DISTANCE)
-        if len(distance) == 0:
+        # The search takes a bin for each cube of its radius: one of 0.1 A would take very many.
+        spacing = float(np.cbrt(abs(np.linalg.det(cell)) / len(pos))) if pbc.all() else 1.0
+        radius = max(OVERLAP_DISTANCE, 0.5 * spacing)
+        target, source, _, distance = neighbor_list(pos, cell, pbc, radius, name)
+        k = int(np.argmin(distance)) if len(distance) else -1
+        if k < 0 or distance[k] > OVERLAP_DISTANCE:
             return None
-        k = int(np.argmin(distance))
         return int(target[k]), int(source[k]), float(distance[k])
     vectors = pos[:, None] - pos[None]
     images = np.rint(vectors @ inverse) * pbc

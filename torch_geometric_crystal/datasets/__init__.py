@@ -9,6 +9,7 @@ from torch_geometric_crystal.datasets.convert import Conversion, convert
 from torch_geometric_crystal.datasets.crystal_dataset import CrystalDataset
 from torch_geometric_crystal.datasets.elastic_2015 import Elastic2015
 from torch_geometric_crystal.datasets.flla_2015 import FLLA2015
+from torch_geometric_crystal.datasets.graph_store import OnDiskCrystals
 from torch_geometric_crystal.datasets.matbench_phonons import MatbenchPhonons
 from torch_geometric_crystal.datasets.mp_20_val import MP20Val
 from torch_geometric_crystal.datasets.open_source import open_source
@@ -16,6 +17,7 @@ from torch_geometric_crystal.datasets.processing import StructureWarning
 from torch_geometric_crystal.datasets.read_structures import FileResult, read_structures
 from torch_geometric_crystal.datasets.readers.structure_list import StructureListSource
 from torch_geometric_crystal.datasets.source import Entry, Source
+from torch_geometric_crystal.datasets.write_graph_store import write_graph_store
 
 __all__ = [
     "FLLA2015",
@@ -31,6 +33,7 @@ __all__ = [
     "FileResult",
     "MP20Val",
     "MatbenchPhonons",
+    "OnDiskCrystals",
     "Source",
     "StructureListSource",
     "StructureWarning",
@@ -40,4 +43,5 @@ __all__ = [
     "read_structures",
     "split_by_hash",
     "write_compact_store",
+    "write_graph_store",
 ]

@@ -61,7 +61,7 @@ def write_collated(path: Path, key: str, cached: CachedDataset) -> None:
     content = {
         "format": CACHE_FORMAT,
         "key": key,
-        "class": _class_name(type(cached.data)),
+        "class": class_name(type(cached.data)),
         "data": cached.data.to_dict(),
         "slices": None if cached.slices is None else dict(cached.slices),
         "target_names": list(cached.target_names),
@@ -80,10 +80,10 @@ def read_cache(path: Path, key: str) -> CachedDataset | None:
     if not path.is_file():
         return None
     try:
-        content = torch.load(path, weights_only=True)
+        content = torch.load(path, weights_only=True, mmap=True)
         if content["format"] != CACHE_FORMAT or content["key"] != key:
             raise ValueError("it was written for other data or settings")
-        data = _resolve_class(content["class"]).from_dict(content["data"])
+        data = resolve_class(content["class"]).from_dict(content["data"])
         faults = tuple(Fault(*fault) for fault in content["faults"])
         return CachedDataset(data, content["slices"], tuple(content["target_names"]), faults)
     except Exception as error:
@@ -97,7 +97,12 @@ def read_cache(path: Path, key: str) -> CachedDataset | None:
         return None
 
 
-def _class_name(cls: type) -> str:
+def class_name(cls: type) -> str:
+    """Module and name of a class of PyG or this package.
+
+    Raises:
+        TypeError: if it is of another package.
+    """
     if cls.__module__.split(".")[0] not in _TRUSTED_PACKAGES:
         raise TypeError(
             f"{cls.__module__}.{cls.__qualname__} cannot be cached: only PyG's Data and this package's own classes can"
@@ -105,8 +110,12 @@ def _class_name(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _resolve_class(name: str) -> type[Data]:
-    """The class called `name`, if it is a `Data` of PyG or this package."""
+def resolve_class(name: str) -> type[Data]:
+    """The class called `name`, if it is a `Data` of PyG or this package.
+
+    Raises:
+        ValueError: if it is another.
+    """
     module, _, qualname = name.partition(":")
     if module.split(".")[0] not in _TRUSTED_PACKAGES:
         raise ValueError(f"refused class {name!r}")

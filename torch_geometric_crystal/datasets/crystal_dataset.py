@@ -1,5 +1,6 @@
 """Crystals from any source as a PyG in-memory data set, processed once."""
 
+import errno
 import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from torch_geometric_crystal.datasets.processing import Processed, Recipe, Struc
 from torch_geometric_crystal.datasets.readers.structure_file import pymatgen_version
 from torch_geometric_crystal.datasets.source import Source, refuse_repeated_ids
 
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
 _SHOWN = 3  # structures named in a summary
 
 
@@ -40,8 +42,8 @@ class CrystalDataset(InMemoryDataset):
     renaming, so it is whole or not there. It holds tensors and texts, and nothing in it is unpickled.
 
     Args:
-        source: A path (see `open_source` for the kinds), a list of pymatgen structures, ASE atoms or `Data`, or a
-            `Source`.
+        source: A path (see `open_source` for the kinds), a list of pymatgen structures, ASE atoms or `Data`, a pandas
+            DataFrame, or a `Source`.
         root: Folder of the cache. Default: ``~/.cache/torch_geometric_crystal``.
         target: Name, or names, of the targets. Default: those that the kind of source implies.
         transform: Applied at each access.
@@ -71,7 +73,7 @@ class CrystalDataset(InMemoryDataset):
 
     def __init__(
         self,
-        source: str | Path | Sequence[Any] | Source,
+        source: Any,
         root: str | Path | None = None,
         target: str | Sequence[str] | None = None,
         transform: Callable | None = None,
@@ -164,12 +166,25 @@ class CrystalDataset(InMemoryDataset):
 
 
 def _acquire(path: Path) -> filelock.BaseFileLock | None:
-    """The lock of one cache file, held until the process ends at the latest; None where files cannot be locked."""
+    """The lock of one cache file, held until the process ends at the latest; None where files cannot be locked.
+
+    Without it all is right still, since the cache file appears whole by renaming: only work is done twice.
+
+    Warns:
+        CacheWarning: if the file system does not lock files. (Of a folder that cannot be written, the writing tells.)
+    """
     lock = filelock.FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except (OSError, NotImplementedError):
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", None) not in _NOT_WRITABLE:
+            warnings.warn(
+                f"files in {path.parent} cannot be locked ({error}): processes that start at once each make the cache. "
+                "Start one first, or give a root on a local disk",
+                CacheWarning,
+                stacklevel=5,
+            )
         return None
     return lock
 

@@ -1,12 +1,15 @@
 """Which reader a path is for."""
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch_geometric_crystal.datasets.compact_store import CompactStore
+from torch_geometric_crystal.datasets.graph_store import is_graph_store
 from torch_geometric_crystal.datasets.readers.ase_file import AseDatabaseSource, ExtendedXyzSource
+from torch_geometric_crystal.datasets.readers.data_frame import DataFrameSource
 from torch_geometric_crystal.datasets.readers.folder import TARGET_FILE, FolderSource
 from torch_geometric_crystal.datasets.readers.jarvis_json import JarvisSource
 from torch_geometric_crystal.datasets.readers.json_file import peek_json
@@ -20,10 +23,12 @@ from torch_geometric_crystal.datasets.source import Source, existing_file
 _FIRST_KEY = re.compile(r'\{\s*"([^"]*)"')
 _MATBENCH_KEYS = ("index", "columns", "data")
 _ASE_KEYS = ("ids", "nextid")
+_RECORD_KEYS = ("jid", "atoms")
 _JSON_SUFFIXES = (".json", ".json.gz", ".zip")
+_ALIGNN_FILES = ("id_prop.json", "id_prop.json.zip", "id_prop.json.gz")
 
 
-def open_source(source: str | Path | Sequence[Any] | Source, target: str | Sequence[str] | None = None) -> Source:
+def open_source(source: Any, target: str | Sequence[str] | None = None) -> Source:
     """Open crystals of any supported kind.
 
     ============================================= ==================================================
@@ -33,17 +38,19 @@ def open_source(source: str | Path | Sequence[Any] | Source, target: str | Seque
     JARVIS or ALIGNN JSON (.json, .json.gz, .zip) ``target``, if there is one
     folder of CIF, POSCAR, xyz                    columns of ``id_prop.csv``; none without that file
     ``id_prop.csv``                               as its folder
+    folder with ALIGNN's ``id_prop.json``         ``target``, if there is one
     CSV with a column of structures               ``target``, if there is one
     compact store (.npz)                          all
     ASE database (.db, .json), extended XYZ       ``target``, if there is one
     CIF, POSCAR, pymatgen JSON file               none
     list of pymatgen structures, ASE atoms, Data  ``y`` of the Data
+    pandas DataFrame with a column of structures  ``target``, if there is one
     ============================================= ==================================================
 
     JSON files are told apart by their content.
 
     Args:
-        source: A path, a list, or a `Source`, which is returned as it is.
+        source: A path, a list, a pandas DataFrame, or a `Source`, which is returned as it is.
         target: Name, or names, of the targets.
 
     Returns:
@@ -55,10 +62,17 @@ def open_source(source: str | Path | Sequence[Any] | Source, target: str | Seque
     """
     if isinstance(source, Source):
         return source
+    if _is_data_frame(source):
+        return DataFrameSource(source, target)
     if not isinstance(source, str | Path):
         return StructureListSource(source, target_names=target)
     path = Path(source).expanduser()
+    if is_graph_store(path):
+        raise ValueError(f"{path} is a graph store, whose crystals have their graphs: open it with OnDiskCrystals")
     if path.is_dir():
+        records = next((path / name for name in _ALIGNN_FILES if (path / name).is_file()), None)
+        if records is not None and not (path / TARGET_FILE).is_file():
+            return JarvisSource(records, target)
         return FolderSource(path, target)
     existing_file(path)
     if path.name == TARGET_FILE:
@@ -82,12 +96,18 @@ def open_source(source: str | Path | Sequence[Any] | Source, target: str | Seque
     )
 
 
+def _is_data_frame(source: Any) -> bool:
+    return "pandas" in sys.modules and isinstance(source, sys.modules["pandas"].DataFrame)
+
+
 def _open_json(path: Path, target: str | Sequence[str] | None) -> Source:
     start = peek_json(path)
     if start.startswith("["):
         return JarvisSource(path, target)
     match = _FIRST_KEY.match(start)
     key = match.group(1) if match else ""
+    if key in _RECORD_KEYS:
+        return JarvisSource(path, target)
     if key in _MATBENCH_KEYS:
         return MatbenchSource(path, target)
     if key in _ASE_KEYS or key.isdigit():

@@ -94,6 +94,9 @@ class _Refusing:
             raise
         except ValueError as error:
             raise InvalidStructureError(data.structure_id, str(error), "") from error
+        except MemoryError as error:
+            fault = f"its {data.num_nodes} atoms have more neighbours than fit into the memory"
+            raise InvalidStructureError(data.structure_id, fault, "Check its cell and atoms") from error
 
 
 def _read(path: Path, structure_id: str, dtype: torch.dtype) -> Data:

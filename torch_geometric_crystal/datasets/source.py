@@ -64,6 +64,11 @@ class Source(ABC):
     def target_names(self) -> tuple[str, ...]:
         """Names of the targets, in the order of the columns of `y`. Empty if there are none."""
 
+    @property
+    def available_targets(self) -> tuple[str, ...]:
+        """What `target` could name: columns, keys or properties that are not structures. Reads the source."""
+        return self.target_names
+
     @abstractmethod
     def fingerprint(self) -> str:
         """SHA-256 that changes with the content and with the options of reading it."""
@@ -162,6 +167,21 @@ def existing_file(path: str | Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     return path
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        ValueError: if it is in another encoding, or no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not text in UTF-8 (byte {error.start} is {error.object[error.start]:#04x}). Save it as UTF-8; "
+            'spreadsheets call that "CSV UTF-8"'
+        ) from error
 
 
 def _refuse(raw: tuple[str, str], structure_id: str, dtype: torch.dtype) -> NoReturn:

@@ -167,7 +167,7 @@ class InfiniteNeighborhood(BaseTransform):
         else:
             radius = search_radius_for_cutoff(count, n, volume, self.sigma_max, self.cutoff)
         while True:
-            images = periodic_images(pos, lattice, radius)
+            images = periodic_images(pos, lattice, radius, structure_name(data))
             row, dist = images.target, images.dist
             if self.cutoff is None:
                 cutoff = certified_cutoff(row, dist, n, radius, count, self.sigma_max, self.tol, self.spread)

@@ -13,6 +13,9 @@ from torch_geometric_crystal.transforms.graph_fields import structure_name
 
 LINE_GRAPH_INDEX = "line_graph_index"
 
+MAX_PAIRS = 100_000_000
+"""Largest number of pairs of edges in one crystal: about 5 GB while they are made."""
+
 
 class LineGraphData(Data):
     """A crystal whose field `line_graph_index` counts edges, so that it is offset by edges where crystals are batched.
@@ -81,6 +84,7 @@ class LineGraph(BaseTransform):
                 "an edge of its graph has length 0 and so no direction",
                 "Use PeriodicKNNGraph or PeriodicRadiusGraph, and remove atoms that share a place",
             )
+        _refuse_too_many(data)
         pairs = line_graph_pairs(data.edge_index, data.num_nodes)
         if not self.backtracking:
             pairs = pairs[:, ~_is_reverse(data.edge_index, data.edge_shift, pairs)]
@@ -92,6 +96,20 @@ class LineGraph(BaseTransform):
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(backtracking={self.backtracking})"
+
+
+def _refuse_too_many(data: Data) -> None:
+    """Raise if there are more than `MAX_PAIRS`: the product of incoming and outgoing edges of each atom, summed."""
+    source, target = data.edge_index
+    number = float(
+        source.bincount(minlength=data.num_nodes).double() @ target.bincount(minlength=data.num_nodes).double()
+    )
+    if number > MAX_PAIRS:
+        raise InvalidStructureError(
+            structure_name(data),
+            f"its line graph would have {number:.1e} pairs of edges, more than {MAX_PAIRS:.0e}",
+            "Check for atoms that share a place, or take fewer neighbours",
+        )
 
 
 def line_graph_pairs(edge_index: Tensor, num_nodes: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch_geometric.transforms import BaseTransform
 from torch_geometric_crystal.checks import check_argument, check_choice
 from torch_geometric_crystal.data.neighbors import neighbor_list
 from torch_geometric_crystal.ops.lattice import FloatArray, IntArray
-from torch_geometric_crystal.transforms.graph_fields import crystal_arrays, store_graph
+from torch_geometric_crystal.transforms.graph_fields import crystal_arrays, store_graph, structure_name
 
 Edges = tuple[IntArray, IntArray, IntArray, FloatArray]
 
@@ -74,14 +74,14 @@ class PeriodicKNNGraph(BaseTransform):
     def forward(self, data: Data) -> Data:
         """Return `data` with the graph."""
         pos, cell, pbc = crystal_arrays(data)
-        cutoff = self.cutoff
-        edges = neighbor_list(pos, cell, pbc, cutoff + self.tie_tolerance)
+        cutoff, name = self.cutoff, structure_name(data)
+        edges = neighbor_list(pos, cell, pbc, cutoff + self.tie_tolerance, name)
         if self.shortage == "grow":
             wanted = self.k if pbc.any() else min(self.k, len(pos) - 1)
             longest = float(np.linalg.norm(cell[pbc], axis=1).max(initial=0.0))
             while np.bincount(edges[0], minlength=len(pos)).min() < wanted:
                 cutoff = longest if longest > cutoff else 2.0 * cutoff
-                edges = neighbor_list(pos, cell, pbc, cutoff + self.tie_tolerance)
+                edges = neighbor_list(pos, cell, pbc, cutoff + self.tie_tolerance, name)
         edges = self._nearest(edges)
         if self.mutual:
             edges = _with_reverse(edges)
@@ -95,18 +95,19 @@ class PeriodicKNNGraph(BaseTransform):
         order = np.lexsort((dist, target))
         starts_target = np.diff(target[order], prepend=-1) > 0
         starts_shell = starts_target | (np.diff(dist[order], prepend=0.0) > self.tie_tolerance)
-        shell = np.empty(len(order), dtype=np.int64)
-        shell[order] = np.cumsum(starts_shell)
-
-        order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], source, shell, target))
-        first = np.flatnonzero(np.diff(target[order], prepend=-1) > 0)
+        shell = np.cumsum(starts_shell)
+        first = np.flatnonzero(starts_target)
         count = np.diff(first, append=len(order))
+        last_shell = shell[first + np.minimum(self.k, count) - 1]
+        within = shell <= np.repeat(last_shell, count)
+        kept, shell = order[within], shell[within]
         if self.ties == "cut":
-            rank = np.arange(len(order)) - np.repeat(first, count)
-            kept = order[rank < self.k]
-        else:
-            last_shell = shell[order[first + np.minimum(self.k, count) - 1]]
-            kept = order[shell[order] <= np.repeat(last_shell, count)]
+            # Only what is left has to be put into the order in which the last shell is cut.
+            keys = (shift[kept, 2], shift[kept, 1], shift[kept, 0], source[kept], shell)
+            kept = kept[np.lexsort(keys)]
+            first = np.flatnonzero(np.diff(target[kept], prepend=-1) > 0)
+            rank = np.arange(len(kept)) - np.repeat(first, np.diff(first, append=len(kept)))
+            kept = kept[rank < self.k]
         return target[kept], source[kept], shift[kept], dist[kept]
 
     def __repr__(self) -> str:

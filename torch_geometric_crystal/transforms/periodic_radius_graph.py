@@ -5,7 +5,7 @@ from torch_geometric.transforms import BaseTransform
 
 from torch_geometric_crystal.checks import check_argument
 from torch_geometric_crystal.data.neighbors import neighbor_list
-from torch_geometric_crystal.transforms.graph_fields import crystal_arrays, store_graph
+from torch_geometric_crystal.transforms.graph_fields import crystal_arrays, store_graph, structure_name
 
 
 class PeriodicRadiusGraph(BaseTransform):
@@ -36,7 +36,8 @@ class PeriodicRadiusGraph(BaseTransform):
     def forward(self, data: Data) -> Data:
         """Return `data` with the graph."""
         pos, cell, pbc = crystal_arrays(data)
-        return store_graph(data, *neighbor_list(pos, cell, pbc, self.cutoff), cutoff=self.cutoff)
+        edges = neighbor_list(pos, cell, pbc, self.cutoff, structure_name(data))
+        return store_graph(data, *edges, cutoff=self.cutoff)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(cutoff={self.cutoff})"

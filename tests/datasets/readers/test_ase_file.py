@@ -1,3 +1,5 @@
+import contextlib
+import sqlite3
 import sys
 
 import numpy as np
@@ -87,3 +89,18 @@ def test_without_ase_the_extra_is_named(frames, monkeypatch):
 
 def test_the_fingerprint_changes_with_the_target(frames):
     assert ExtendedXyzSource(frames).fingerprint() != ExtendedXyzSource(frames, "gap").fingerprint()
+
+
+def test_a_sqlite_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        file.execute("CREATE TABLE notes (line TEXT)")
+        file.commit()
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="no table 'systems'; it has notes"):
+        list(AseDatabaseSource(path))
+    assert path.read_bytes() == before
+
+
+def test_what_could_be_a_target_is_said(frames):
+    assert "gap" in ExtendedXyzSource(frames).available_targets

@@ -59,11 +59,6 @@ def test_a_table_of_ids_alone_has_no_targets(folder):
     assert [entry.targets for entry in FolderSource(folder)] == [None, None]
 
 
-def test_an_empty_table_has_no_structures(folder):
-    (folder / "id_prop.csv").write_text("")
-    assert ids(FolderSource(folder)) == []
-
-
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -119,3 +114,28 @@ def test_an_absent_folder_or_target_is_named(folder):
         FolderSource(folder / "absent")
     with pytest.raises(ValueError, match=r"target: 'gap' is not in .*id_prop.csv; it has none"):
         list(FolderSource(folder, "gap").target_names)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "id_prop.csv is empty"),
+        (b"a;1\nb;2\n", "its columns are separated by semicolons. Separate them by commas"),
+        (b"a\t1\nb\t2\n", "separated by tabs"),
+        (b"a 1\nb 2\n", "separated by spaces"),
+        ("id,\u00e9nergie\na,1\n".encode("latin-1"), "not text in UTF-8 .byte 3 is 0xe9.. Save it as UTF-8"),
+        ("a,1\n".encode("utf-16"), "not text in UTF-8"),
+    ],
+)
+def test_a_table_that_is_no_table_is_refused_with_the_remedy(folder, content, message):
+    (folder / "id_prop.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        FolderSource(folder).target_names  # noqa: B018
+
+
+def test_a_folder_whose_files_lie_deeper_is_refused(folder):
+    (folder.parent / "outer").mkdir()
+    folder.rename(folder.parent / "outer" / "inner")
+    with pytest.raises(ValueError, match="no CIF, POSCAR or xyz file lies in this folder"):
+        list(FolderSource(folder.parent / "outer"))
+    (folder.parent / "outer" / "inner").rename(folder)

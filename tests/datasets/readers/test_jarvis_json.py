@@ -1,4 +1,5 @@
 import json
+import math
 import zipfile
 
 import numpy as np
@@ -90,3 +91,32 @@ def test_another_layout_is_refused(tmp_path, content):
 def test_the_fingerprint_changes_with_the_target(tmp_path, records):
     path = write(tmp_path, records)
     assert JarvisSource(path).fingerprint() != JarvisSource(path, "mbj_bandgap").fingerprint()
+
+
+def written(path, records):
+    path.write_text(json.dumps(records))
+    return path
+
+
+def test_a_list_of_targets_gives_one_for_each_element(tmp_path, salt):
+    records = [{"jid": str(k), "atoms": salt.as_dict(), "target": value} for k, value in enumerate([[1, 2], "na", [3]])]
+    path = written(tmp_path / "id_prop.json", records)
+    source = JarvisSource(path)
+    assert source.target_names == ("target_1", "target_2")
+    first, missing, short = source
+    assert first.targets == (1.0, 2.0)
+    assert all(map(math.isnan, missing.targets))
+    with pytest.raises(InvalidStructureError, match="its 'target' is not a list of 2 numbers, as in the first record"):
+        short.load()
+    assert [entry.targets for entry in list(JarvisSource(path, "target_2"))[:1]] == [(2.0,)]
+
+
+def test_what_could_be_a_target_is_said(tmp_path, salt):
+    record = {"jid": "a", "atoms": salt.as_dict(), "energy": 1.0, "forces": [[0, 0, 0]], "modes": [1, 2]}
+    assert JarvisSource(written(tmp_path / "a.json", [record])).available_targets == ("energy", "modes")
+
+
+def test_a_record_without_a_structure_is_named(tmp_path):
+    (entry,) = JarvisSource(written(tmp_path / "a.json", [{"jid": "a", "target": 1.0}]))
+    with pytest.raises(InvalidStructureError, match=r"structure 'a': its record has no structure \(atoms, structure\)"):
+        entry.load()

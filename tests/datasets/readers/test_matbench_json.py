@@ -68,7 +68,7 @@ def test_an_absent_target_or_structure_column_is_named(tmp_path, table):
     path = write(tmp_path, table)
     with pytest.raises(ValueError, match=r"'energy' is not in .*; it has 'structure', 'gap', 'metal'"):
         list(MatbenchSource(path, "energy"))
-    with pytest.raises(ValueError, match="'composition' is not in"):
+    with pytest.raises(ValueError, match=r"no column 'composition'; it has 'structure', 'gap', 'metal'"):
         list(MatbenchSource(path, structure_column="composition"))
 
 
@@ -77,3 +77,12 @@ def test_another_layout_is_refused(tmp_path, table, key):
     del table[key]
     with pytest.raises(ValueError, match="expected Matbench's keys index, columns and data"):
         list(MatbenchSource(write(tmp_path, table)))
+
+
+def test_a_task_on_compositions_is_refused(tmp_path):
+    path = tmp_path / "steels.json"
+    path.write_text(json.dumps({"index": [0], "columns": ["composition", "gap"], "data": [["NaCl", 1.0]]}))
+    with pytest.raises(
+        ValueError, match=r"no column 'structure'; it has 'composition', 'gap'. Matbench's tasks on comp"
+    ):
+        list(MatbenchSource(path))

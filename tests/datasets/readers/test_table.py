@@ -87,3 +87,32 @@ def test_the_fingerprint_changes_with_the_table_the_files_and_the_options(tmp_pa
     prints.append(TableSource(path).fingerprint())
     prints.append(TableSource(write(tmp_path, ["id", "structure"], [["b", "crystal.cif"]])).fingerprint())
     assert len(set(prints)) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty. Write a header"),
+        ("id;cif;target\n1;a.cif;2\n", "not separated by commas"),
+        ("id,target\n1,2\n", "none of its columns .'id', 'target'. holds structures. Call it one of structure, cif"),
+    ],
+)
+def test_a_table_of_another_layout_is_refused(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        list(TableSource(tmp_path / "t.csv"))
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_bytes("id,cif,\u00e9\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="not text in UTF-8"):
+        list(TableSource(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize(("row", "number"), [("b,x.cif", 2), ("b,x.cif,1,2", 4), ("b", 1)])
+def test_a_row_of_another_length_is_a_fault_of_its_structure(tmp_path, row, number):
+    (tmp_path / "t.csv").write_text(f"id,path,target\na,x.cif,1\n\n{row}\n")
+    first, second = TableSource(tmp_path / "t.csv")
+    assert (first.targets, second.structure_id) == ((1.0,), "b")
+    with pytest.raises(InvalidStructureError, match=f"row 2 has {number} cells for 3 columns"):
+        second.load()

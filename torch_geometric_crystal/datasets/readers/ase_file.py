@@ -1,5 +1,7 @@
 """ASE databases and extended XYZ files."""
 
+import contextlib
+import sqlite3
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,6 +43,8 @@ class AseSource(Source):
         ValueError: when read, if the file is damaged or no structure has a target.
     """
 
+    remedy = "Get the file again from its source"
+
     def __init__(self, path: str | Path, target: str | Sequence[str] | None = None):
         self.path = existing_file(path)
         super().__init__(self.path.name)
@@ -53,6 +57,12 @@ class AseSource(Source):
         if self.target is not None:
             return self.target
         return ("target",) if any("target" in values for _, _, values in self._read()) else ()
+
+    @property
+    def available_targets(self) -> tuple[str, ...]:
+        """The named values that any structure has, but names."""
+        keys = {key: None for _, _, values in self._read() for key in values}
+        return tuple(key for key in keys if key not in ID_KEYS)
 
     def fingerprint(self) -> str:
         """Hash of the file and of the options."""
@@ -76,7 +86,10 @@ class AseSource(Source):
                 self._records = list(self._records_of_file())
             except Exception as error:
                 # ASE's readers raise whatever their parsing code trips over.
-                raise ValueError(f"{self.path} cannot be read ({type(error).__name__}: {error})") from error
+                reason = " ".join(str(error).split())[:300]
+                raise ValueError(
+                    f"{self.path} cannot be read by ASE ({type(error).__name__}: {reason}). {self.remedy}"
+                ) from error
         return self._records
 
     @abstractmethod
@@ -95,6 +108,8 @@ class AseDatabaseSource(AseSource):
         from ase.db import connect
 
         kind = "db" if self.path.suffix.lower() == ".db" else "json"
+        if kind == "db":
+            _check_tables(self.path)
         with connect(self.path, type=kind) as database:
             for row in database.select():
                 results = {key: row[key] for key in SCALAR_RESULTS if key in row}
@@ -108,6 +123,8 @@ class ExtendedXyzSource(AseSource):
     values of the comment line (``energy`` too).
     """
 
+    remedy = 'Each structure needs a line with its number of atoms and a comment line with Lattice="..."'
+
     def _records_of_file(self) -> Iterator[Record]:
         from ase.io import iread
 
@@ -116,6 +133,14 @@ class ExtendedXyzSource(AseSource):
                 results = {} if atoms.calc is None else atoms.calc.results
                 scalars = {key: results[key] for key in SCALAR_RESULTS if key in results}
                 yield str(number), atoms, scalars | atoms.info
+
+
+def _check_tables(path: Path) -> None:
+    """Raise ``ValueError`` unless a SQLite file has ASE's tables: ASE would write them into any other."""
+    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if "systems" not in tables:
+        raise ValueError(f"no table 'systems'; it has {', '.join(sorted(tables)) or 'none'}")
 
 
 def _crystal_from_atoms(atoms: "Atoms", structure_id: str, dtype: torch.dtype) -> Data:

@@ -1,6 +1,7 @@
 """A folder of structure files, with the targets in ``id_prop.csv``."""
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch_geometric_crystal.datasets.source import (
     faulty_entry,
     labelled_entry,
     parse_target,
+    read_utf8,
 )
 
 TARGET_FILE = "id_prop.csv"
@@ -57,6 +59,11 @@ class FolderSource(Source):
         check_names(self.target, available, str(self.folder / TARGET_FILE))
         return self.target
 
+    @property
+    def available_targets(self) -> tuple[str, ...]:
+        """All columns of ``id_prop.csv`` but the first."""
+        return self._table()[0]
+
     def fingerprint(self) -> str:
         """Hash of the names and contents of all files and of the options."""
         parts = ["folder", repr(self.target)]
@@ -68,6 +75,11 @@ class FolderSource(Source):
 
     def __iter__(self) -> Iterator[Entry]:
         files = self._files()
+        if not files:
+            raise ValueError(
+                f"{self.folder}: no CIF, POSCAR or xyz file lies in this folder (folders within it are not searched). "
+                "Give the folder that holds the files"
+            )
         available, rows = self._table()
         if not (self.folder / TARGET_FILE).is_file():
             counts = Counter(structure_stem(path.name) for path in files)
@@ -110,15 +122,24 @@ class FolderSource(Source):
         path = self.folder / TARGET_FILE
         if not path.is_file():
             return (), []
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
+        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(read_utf8(path), newline=""))]
         rows = [row for row in rows if any(row)]
         if not rows:
-            return (), []
+            raise ValueError(f"{path} is empty. Write rows of id and value, or remove it to read the files alone")
+        self._check_commas(path, rows)
         width = max(len(row) for row in rows) - 1
         if self._is_header(rows[0]):
             return tuple(rows[0][1:]), rows[1:]
         return ("target",) if width == 1 else tuple(f"target_{k}" for k in range(1, width + 1)), rows
+
+    def _check_commas(self, path: Path, rows: list[list[str]]) -> None:
+        """Refuse a table whose columns are separated by something else."""
+        names = {name for file in self._files() for name in (file.name, structure_stem(file.name))}
+        if any(len(row) > 1 for row in rows) or any(row[0] in names for row in rows):
+            return
+        for separator, called in ((";", "semicolons"), ("\t", "tabs"), (" ", "spaces")):
+            if all(separator in row[0] for row in rows):
+                raise ValueError(f"{path}: its columns are separated by {called}. Separate them by commas")
 
     def _is_header(self, row: list[str]) -> bool:
         """Whether no value of `row` is a number and no file has its id."""

@@ -30,7 +30,8 @@ class JarvisSource(Source):
 
     Args:
         path: The file: a list of records, or one record.
-        target: Properties to predict. Default: ``target`` if the first record has it, else none.
+        target: Properties to predict; a list of numbers, such as ALIGNN's ``target`` for several outputs, gives a
+            target for each element. Default: ``target`` if the first record has it, else none.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -45,11 +46,21 @@ class JarvisSource(Source):
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """The properties chosen as targets."""
-        if self.target is not None:
-            return self.target
+        """The properties chosen as targets; those that are lists by their elements, ``name_1``, ``name_2``, ..."""
         records = self._read()
-        return (DEFAULT_TARGET,) if records and DEFAULT_TARGET in records[0] else ()
+        asked = self.target
+        if asked is None:
+            asked = (DEFAULT_TARGET,) if records and DEFAULT_TARGET in records[0] else ()
+        widths = self._widths()
+        return tuple(part for name in asked for part in _elements(name, widths.get(name, 0)))
+
+    @property
+    def available_targets(self) -> tuple[str, ...]:
+        """The properties of the first record but names, structures and tables."""
+        widths = self._widths()
+        first = self._read()[:1]
+        keys = [k for record in first for k, v in record.items() if not isinstance(v, Mapping | list) or k in widths]
+        return tuple(key for key in keys if key not in ID_KEYS + STRUCTURE_KEYS)
 
     def fingerprint(self) -> str:
         """Hash of the file and of the options."""
@@ -57,23 +68,66 @@ class JarvisSource(Source):
 
     def __iter__(self) -> Iterator[Entry]:
         records = self._read()
-        names = self.target_names
-        available = {key: None for record in records for key in record if key not in STRUCTURE_KEYS}
+        names, widths = self.target_names, self._widths()
+        elements = {part: (key, k) for key, width in widths.items() for k, part in enumerate(_elements(key, width))}
+        scalars = {key: (key, -1) for record in records for key in record if key not in (*STRUCTURE_KEYS, *widths)}
+        available = scalars | elements
         check_names(names, list(available), str(self.path))
+        lists = {key: widths[key] for key, position in map(available.__getitem__, names) if position >= 0}
         for index, record in enumerate(records):
             structure_id = next((str(record[key]) for key in ID_KEYS if key in record), str(index))
             structure = next((record[key] for key in STRUCTURE_KEYS if key in record), record)
             if not isinstance(structure, Mapping):
                 yield faulty_entry(structure_id, "its structure is not a dictionary", "Correct the record")
                 continue
-            values = [record.get(name) for name in names]
+            if structure is record and not any(key in record for key in ("lattice_mat", "sites")):
+                keys = ", ".join(STRUCTURE_KEYS[:2])
+                yield faulty_entry(structure_id, f"its record has no structure ({keys})", "Add it or remove the record")
+                continue
+            wrong = [key for key, width in lists.items() if not _has_width(record.get(key), width)]
+            if wrong:
+                fault = f"its {wrong[0]!r} is not a list of {lists[wrong[0]]} numbers, as in the first record"
+                yield faulty_entry(structure_id, fault, "Correct the record")
+                continue
+            values = [_value(record, *available[name]) for name in names]
             yield labelled_entry(structure_id, values, names, crystal_from_dict, structure)
+
+    def _widths(self) -> dict[str, int]:
+        """Lengths of the properties that are lists of numbers in the first record."""
+        widths: dict[str, int] = {}
+        for record in self._read()[:1]:
+            for key, value in record.items():
+                if key not in STRUCTURE_KEYS and isinstance(value, list) and value and not _is_nested(value):
+                    widths[key] = len(value)
+        return widths
 
     def _read(self) -> list[Mapping[str, Any]]:
         if self._records is None:
             records = load_json(self.path)
             records = [records] if isinstance(records, dict) else records
             if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-                raise ValueError(f"{self.path}: expected a list of records, as JARVIS and ALIGNN write them")
+                raise ValueError(
+                    f"{self.path}: expected a list of records, as JARVIS and ALIGNN write them: "
+                    '[{"jid": ..., "atoms": {...}, "target": ...}, ...]'
+                )
             self._records = records
         return self._records
+
+
+def _elements(name: str, width: int) -> tuple[str, ...]:
+    """Names of the elements of a property that is a list; of one that is not (width 0), its own."""
+    return tuple(f"{name}_{k}" for k in range(1, width + 1)) or (name,)
+
+
+def _is_nested(values: list) -> bool:
+    return any(isinstance(value, list | Mapping) for value in values)
+
+
+def _has_width(value: Any, width: int) -> bool:
+    return value is None or value == "na" or (isinstance(value, list) and len(value) == width)
+
+
+def _value(record: Mapping[str, Any], key: str, position: int) -> Any:
+    """A property, or the element of one that is a list (position at least 0)."""
+    value = record.get(key)
+    return value[position] if position >= 0 and isinstance(value, list) else value

@@ -56,6 +56,11 @@ class MatbenchSource(Source):
             return self.target
         return tuple(name for name in self._read()["columns"] if name != self.structure_column)
 
+    @property
+    def available_targets(self) -> tuple[str, ...]:
+        """All columns but the one with structures."""
+        return tuple(name for name in self._read()["columns"] if name != self.structure_column)
+
     def fingerprint(self) -> str:
         """Hash of the file and of the options."""
         return hash_text("matbench", hash_file(self.path), repr((self.target, self.structure_column, self.task)))
@@ -64,7 +69,12 @@ class MatbenchSource(Source):
         table = self._read()
         columns = list(table["columns"])
         names = self.target_names
-        check_names((self.structure_column, *names), columns, str(self.path))
+        if self.structure_column not in columns:
+            raise ValueError(
+                f"{self.path} has no column {self.structure_column!r}; it has {', '.join(map(repr, columns))}. "
+                "Matbench's tasks on compositions have no crystals"
+            )
+        check_names(names, columns, str(self.path))
         structure = columns.index(self.structure_column)
         targets = [columns.index(name) for name in names]
         task = None if self.task is None else self.task.removeprefix("matbench_").replace("_", "-")

@@ -88,7 +88,7 @@ class StructureListSource(Source):
             with warnings.catch_warnings():
                 # Overlaps are reported when the entry is loaded.
                 warnings.simplefilter("ignore", OverlappingAtomsWarning)
-                raw = _to_arrays(self.structures[index], structure_id)
+                raw = structure_arrays(self.structures[index], structure_id)
         except InvalidStructureError as error:
             return faulty_entry(structure_id, error.fault, error.remedy)
         values = () if self.values is None else self.values[index].tolist()
@@ -108,7 +108,12 @@ def crystal_from_arrays(
     return data
 
 
-def _to_arrays(structure: Any, structure_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def structure_arrays(structure: Any, structure_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """z (N,), pos (N, 3), cell (3, 3) and pbc (3,) of a pymatgen structure or molecule, ASE atoms, or `Data`.
+
+    Raises:
+        InvalidStructureError: if it is something else, or cannot be a crystal.
+    """
     if isinstance(structure, Data):
         validate_crystal(structure, structure_id, check_overlap=False)
         data = structure

@@ -1,6 +1,7 @@
 """A CSV table with a column of structures."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,9 @@ from torch_geometric_crystal.datasets.source import (
     as_names,
     check_names,
     existing_file,
+    faulty_entry,
     labelled_entry,
+    read_utf8,
 )
 
 STRUCTURE_COLUMNS = ("structure", "cif", "atoms", "path", "file", "filename")
@@ -56,7 +59,7 @@ class TableSource(Source):
         self.target = as_names(target)
         self.structure_column = structure_column
         self.id_column = id_column
-        self._rows: list[dict[str, str]] | None = None
+        self._rows: list[list[str]] | None = None
         self._columns: tuple[str, ...] = ()
 
     @property
@@ -67,54 +70,63 @@ class TableSource(Source):
         self._read()
         return ("target",) if "target" in self._columns else ()
 
+    @property
+    def available_targets(self) -> tuple[str, ...]:
+        """The columns that hold neither structures nor names."""
+        self._read()
+        structure_column = find_column(self._columns, self.structure_column, STRUCTURE_COLUMNS, str(self.path))
+        id_column = find_column(self._columns, self.id_column, ID_COLUMNS, str(self.path))
+        return tuple(column for column in self._columns if column and column not in (structure_column, id_column))
+
     def fingerprint(self) -> str:
         """Hash of the table, of the structure files that it names, and of the options."""
         options = repr((self.target, self.structure_column, self.id_column))
         parts = ["table", hash_file(self.path), options]
-        structure_column = self._find(self.structure_column, STRUCTURE_COLUMNS)
-        for row in self._read():
-            path = self._path(row.get(structure_column or "") or "")
-            if path is not None and path.is_file():
-                parts.append(hash_file(path))
+        rows = self._read()
+        structure_column = find_column(self._columns, self.structure_column, STRUCTURE_COLUMNS, str(self.path))
+        if structure_column is not None:
+            position = self._columns.index(structure_column)
+            paths = [self._path(row[position]) for row in rows if len(row) > position]
+            parts += [hash_file(path) for path in paths if path is not None and path.is_file()]
         return hash_text(*parts)
 
     def __iter__(self) -> Iterator[Entry]:
-        rows = self._read()
-        structure_column = self._find(self.structure_column, STRUCTURE_COLUMNS)
-        if structure_column is None:
-            columns = ", ".join(repr(c) for c in self._columns)
-            raise ValueError(f"{self.path}: none of its columns ({columns}) holds structures; give structure_column")
-        id_column = self._find(self.id_column, ID_COLUMNS)
+        rows, columns, where = self._read(), self._columns, str(self.path)
+        structure = columns.index(structure_column_of(columns, self.structure_column, where))
+        id_column = find_column(columns, self.id_column, ID_COLUMNS, where)
         names = self.target_names
-        check_names(names, self._columns, str(self.path))
+        check_names(names, columns, where)
+        targets = [columns.index(name) for name in names]
         for index, row in enumerate(rows):
-            structure_id = str(index) if id_column is None else (row[id_column] or "").strip()
-            text = row[structure_column] or ""
-            path = self._path(text)
-            raw = ("text", text) if path is None else ("path", str(path))
-            yield labelled_entry(structure_id, [row[name] for name in names], names, _crystal_from_cell, raw)
+            position = None if id_column is None else columns.index(id_column)
+            structure_id = row[position].strip() if position is not None and position < len(row) else str(index)
+            if len(row) != len(columns):
+                yield faulty_entry(
+                    structure_id,
+                    f"row {index + 1} has {len(row)} cells for {len(columns)} columns",
+                    "Give each row as many cells as the header; put cells with commas or line ends in quotes",
+                )
+                continue
+            path = self._path(row[structure])
+            raw = ("text", row[structure]) if path is None else ("path", str(path))
+            yield labelled_entry(structure_id, [row[k] for k in targets], names, crystal_from_cell, raw)
 
-    def _read(self) -> list[dict[str, str]]:
+    def _read(self) -> list[list[str]]:
         if self._rows is None:
             limit = csv.field_size_limit(_LARGEST_CELL)
             try:
-                with self.path.open(newline="", encoding="utf-8-sig") as file:
-                    reader = csv.DictReader(file)
-                    self._rows = list(reader)
-                    self._columns = tuple(reader.fieldnames or ())
+                rows = [row for row in csv.reader(io.StringIO(read_utf8(self.path), newline="")) if row]
+            except csv.Error as error:
+                raise ValueError(f"{self.path} is not a readable CSV file ({error})") from error
             finally:
                 csv.field_size_limit(limit)
+            if not rows:
+                raise ValueError(f"{self.path} is empty. Write a header and one row per structure")
+            header, *self._rows = rows
+            if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+                raise ValueError(f"{self.path}: its columns are not separated by commas. Save it with commas")
+            self._columns = tuple(header)
         return self._rows
-
-    def _find(self, asked: str | None, usual: Sequence[str]) -> str | None:
-        """The column asked for, or the first of the usual ones that is there, in any case of letters."""
-        self._read()
-        if asked is not None:
-            if asked not in self._columns:
-                raise ValueError(f"{self.path} has no column {asked!r}; it has {', '.join(map(repr, self._columns))}")
-            return asked
-        by_lower = {column.lower(): column for column in reversed(self._columns)}
-        return next((by_lower[name] for name in usual if name in by_lower), None)
 
     def _path(self, text: str) -> Path | None:
         """The file that a cell names, or None if the cell holds the structure itself."""
@@ -124,7 +136,42 @@ class TableSource(Source):
         return self.path.parent / Path(text).expanduser()
 
 
-def _crystal_from_cell(raw: tuple[str, str], structure_id: str, dtype: torch.dtype) -> Data:
+def find_column(columns: Sequence[str], asked: str | None, usual: Sequence[str], where: str) -> str | None:
+    """The column asked for, or the first of the usual ones that is there, in any case of letters; None if none is.
+
+    Raises:
+        ValueError: if the column asked for is not there.
+    """
+    if asked is not None:
+        if asked not in columns:
+            raise ValueError(f"{where} has no column {asked!r}; it has {', '.join(map(repr, columns))}")
+        return asked
+    by_lower = {column.lower(): column for column in reversed(columns)}
+    return next((by_lower[name] for name in usual if name in by_lower), None)
+
+
+def structure_column_of(columns: Sequence[str], asked: str | None, where: str) -> str:
+    """The column of structures.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = find_column(columns, asked, STRUCTURE_COLUMNS, where)
+    if found is None:
+        usual = ", ".join(STRUCTURE_COLUMNS)
+        raise ValueError(
+            f"{where}: none of its columns ({', '.join(map(repr, columns))}) holds structures. Call it one of {usual}, "
+            "or give structure_column"
+        )
+    return found
+
+
+def crystal_from_cell(raw: tuple[str, str], structure_id: str, dtype: torch.dtype) -> Data:
+    """The crystal in a cell: ``("path", path)`` or ``("text", CIF or JSON)``.
+
+    Raises:
+        InvalidStructureError: if it cannot be read or is not a valid crystal.
+    """
     kind, content = raw
     if kind == "path":
         return crystal_from_file(content, structure_id, dtype)
