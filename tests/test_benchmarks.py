@@ -84,6 +84,42 @@ def test_fitted_costs_are_those_that_made_the_times():
     assert script.fit("reciprocal", rows) == pytest.approx((18.0, 0.3))
 
 
+@pytest.fixture
+def run_folders(tmp_path):
+    """What two runs of two epochs leave."""
+    folders = []
+    for seed, error in ((3, 0.2), (4, 0.4)):
+        folder = tmp_path / f"seed{seed}"
+        folder.mkdir()
+        (folder / "config.yaml").write_text(f"data: flla_2015\nmodel: cgcnn\ntargets: [gap]\nseed: {seed}\n")
+        (folder / "history.csv").write_text("epoch,train_loss,val_mae_gap\n1,0.9,0.8\n2,0.7,0.6\n")
+        test = {name: {"targets": {"gap": {"mae": error, "unit": "eV"}}} for name in ("best", "averaged")}
+        training = {"epochs": 2, "seconds": 90.0}
+        metrics = {"seed": seed, "training": training, "test": test, "reported_weights": "averaged"}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        (folder / "parity.png").write_bytes(PNG)
+        folders.append(folder)
+    return folders
+
+
+def test_runs_of_several_seeds_are_summed_up(run_script, run_folders, tmp_path):
+    output = tmp_path / "runs.json"
+    run_script("training_runs", *map(str, run_folders), "--name", "runs", "--output", str(output))
+    figures = json.loads(output.read_text())
+    assert [run["seed"] for run in figures["runs"]] == [3, 4]
+    assert figures["summary"]["test_mae_averaged"] == {"mean": 0.3, "std": 0.141, "min": 0.2, "max": 0.4}
+    assert figures["runs"][0]["history"]["val_mae_gap"] == [0.8, 0.6]
+    assert output.with_suffix(".png").read_bytes().startswith(PNG)
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_refused(run_script, run_folders, capsys):
+    path = run_folders[1] / "config.yaml"
+    path.write_text(path.read_text().replace("cgcnn", "alignn"))
+    with pytest.raises(SystemExit):
+        run_script("training_runs", *map(str, run_folders), "--name", "runs")
+    assert "in more than the seed" in capsys.readouterr().err
+
+
 def test_a_path_out_of_tolerance_gets_no_time(run_quickly, monkeypatch):
     import agreement
 
