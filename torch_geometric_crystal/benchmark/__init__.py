@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch_geometric_crystal.benchmark.prediction import Predictions, make_graphs, predict, predict_files
     from torch_geometric_crystal.benchmark.recipe import PRESETS, Recipe, default_recipe, describe_settings
     from torch_geometric_crystal.benchmark.run import run_training
-    from torch_geometric_crystal.benchmark.tasks import leaderboard, load_task, run_fold
+    from torch_geometric_crystal.benchmark.tasks import leaderboard, load_task, run_benchmark, run_fold
     from torch_geometric_crystal.benchmark.training import FitResult, fit
 
 _MODULES = {
@@ -41,7 +41,7 @@ _MODULES = {
     "prediction": ("Predictions", "make_graphs", "predict", "predict_files"),
     "recipe": ("PRESETS", "Recipe", "default_recipe", "describe_settings"),
     "run": ("run_training",),
-    "tasks": ("leaderboard", "load_task", "run_fold"),
+    "tasks": ("leaderboard", "load_task", "run_benchmark", "run_fold"),
     "training": ("FitResult", "fit"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -71,6 +71,7 @@ __all__ = [
     "predict_files",
     "read_checkpoint",
     "read_config",
+    "run_benchmark",
     "run_fold",
     "run_training",
     "save_checkpoint",
