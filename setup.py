@@ -26,7 +26,7 @@ INSTALL_REQUIRES = [
 EXTRAS = {
     "train": ["lightning>=2.4", "torchmetrics>=1.4", "matplotlib>=3.8"],
     # matbench itself is installed with --no-deps (docs/getting_started.rst says why); this is what it needs.
-    "matbench": ["matminer>=0.9.3", "scikit-learn>=1.3", "scipy>=1.11", "monty>=2025.1.9"],
+    "matbench": ["matminer>=0.9.3", "pandas>=2.0", "scikit-learn>=1.3", "scipy>=1.11", "monty>=2025.1.9"],
     "ase": ["ase>=3.23"],
     "sklearn": ["scikit-learn>=1.6"],
     "parquet": ["pandas>=2.0", "pyarrow>=14"],

@@ -7,7 +7,7 @@ import pytest
 COMMANDS = ["train", "evaluate", "predict", "embed", "convert", "export", "info", "demo"]
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "benchmark matbench"])
+@pytest.mark.parametrize("command", [*COMMANDS, "benchmark matbench", "benchmark jarvis", "benchmark megnet"])
 def test_every_command_has_help(run, command):
     result = run(*command.split(), "--help")
     assert result.code == 0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch_geometric_crystal.benchmark.recipe import PRESETS, Recipe, default_recipe, describe_settings
     from torch_geometric_crystal.benchmark.run import run_training
     from torch_geometric_crystal.benchmark.structures import StructurePredictions, predict_structures
-    from torch_geometric_crystal.benchmark.tasks import leaderboard, load_task, run_fold
+    from torch_geometric_crystal.benchmark.tasks import leaderboard, load_task, run_benchmark, run_fold
     from torch_geometric_crystal.benchmark.training import FitResult, fit
 
 _MODULES = {
@@ -49,7 +49,7 @@ _MODULES = {
     "recipe": ("PRESETS", "Recipe", "default_recipe", "describe_settings"),
     "run": ("run_training",),
     "structures": ("StructurePredictions", "predict_structures"),
-    "tasks": ("leaderboard", "load_task", "run_fold"),
+    "tasks": ("leaderboard", "load_task", "run_benchmark", "run_fold"),
     "training": ("FitResult", "fit"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -86,6 +86,7 @@ __all__ = [
     "read_calibration",
     "read_checkpoint",
     "read_config",
+    "run_benchmark",
     "run_calibration",
     "run_fold",
     "run_training",

@@ -13,6 +13,7 @@ from torch_geometric_crystal.datasets.atomic_write import atomic_write
 
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
 DPI = 150
+METRICS = {"mae": "MAE", "cross_entropy": "cross-entropy"}
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -63,6 +64,7 @@ def plot_learning_curve(
     units: Sequence[str],
     title: str = "",
     averaged: dict[str, float] | None = None,
+    error: str = "mae",
 ) -> None:
     """Draw training loss and validation errors against the epoch, as a PNG.
 
@@ -73,17 +75,18 @@ def plot_learning_curve(
         units: their units.
         title: heading.
         averaged: validation error of the averaged weights by target, drawn as a dashed line.
+        error: the metric whose columns to draw: ``"mae"`` or ``"cross_entropy"``.
     """
     check_argument(len(history) > 0, "history", "at least one epoch", "none")
-    shown = [name for name in target_names if f"val_mae_{name}" in history[0]]
+    shown = [name for name in target_names if f"val_{error}_{name}" in history[0]]
     figure = new_figure(4.6 * (1 + len(shown)), 3.6)
     panels = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
     epochs = [row["epoch"] for row in history]
     panels[0].plot(epochs, [row["train_loss"] for row in history], color=BLUE, linewidth=1.5)
-    panels[0].set(xlabel="epoch", ylabel="training loss (standardised)")
+    panels[0].set(xlabel="epoch", ylabel="training loss (standardised)" if error == "mae" else "training loss")
     _log_scale(panels[0])
     for axes, name in zip(panels[1:], shown, strict=True):
-        errors = [row[f"val_mae_{name}"] for row in history]
+        errors = [row[f"val_{error}_{name}"] for row in history]
         best = min(range(len(errors)), key=lambda i: errors[i])
         axes.plot(epochs, errors, color=BLUE, linewidth=1.5)
         axes.plot(
@@ -91,7 +94,10 @@ def plot_learning_curve(
         )
         if averaged and name in averaged:
             axes.axhline(averaged[name], color=GREY, linestyle="--", label=f"averaged weights {averaged[name]:.4g}")
-        axes.set(xlabel="epoch", ylabel=f"validation MAE\n{label(name, dict(zip(target_names, units, strict=True)))}")
+        axes.set(
+            xlabel="epoch",
+            ylabel=f"validation {METRICS[error]}\n{label(name, dict(zip(target_names, units, strict=True)))}",
+        )
         _log_scale(axes)
         axes.legend(frameon=False)
     for axes in panels:

@@ -175,6 +175,8 @@ def describe_settings(settings_class: type) -> list[Setting]:
 PRESETS: dict[str, dict[str, Any]] = {
     "common": {},
     "crystalformer": {},
+    "crystalformer-jarvis": {"epochs": 800, "batch_size": 256},
+    "crystalformer-jarvis-mbj": {"epochs": 1600, "batch_size": 256},
     "cgcnn": {
         "epochs": 1000,
         "batch_size": 256,
@@ -200,7 +202,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Named recipes, by what differs from the defaults of :class:`Recipe`. ``"crystalformer"``: the paper's (Materials
-Project setting). ``"cgcnn"``: that of CGCNN's own code with the 1,000 epochs that its author advises. ``"alignn"``:
+Project setting); ``"crystalformer-jarvis"`` and ``"crystalformer-jarvis-mbj"``: its settings for JARVIS-DFT and for the
+MBJ gap there. ``"cgcnn"``: that of CGCNN's own code with the 1,000 epochs that its author advises. ``"alignn"``:
 that of ALIGNN's paper and code, which learn plain targets. ``"common"``: one recipe for every model (that of
 ``"crystalformer"``), so that a difference between models is not one between recipes."""
 

@@ -1,26 +1,89 @@
 """``tgcrystal benchmark``."""
 
+import functools
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from torch_geometric_crystal.cli.display import TrainingBar, console, show_files
-from torch_geometric_crystal.cli.options import help_text, with_recipe_flags
+from torch_geometric_crystal.cli.benchmark_table import bar_reporter, line_reporter, show_comparison
+from torch_geometric_crystal.cli.display import console, show_files
+from torch_geometric_crystal.cli.options import help_text, parse_settings, with_recipe_flags
 
-HELP = """Run one official Matbench fold and compare with the published leaderboard.
+MATBENCH_HELP = """Run models on the folds of Matbench tasks and compare with the published leaderboard.
 
-The official data, folds and scores of the matbench package are used; a tenth of the training part, drawn by --seed,
-validates. Only matbench_phonons comes with this package; for other tasks name the folder with their official files.
+Data, folds and scores are those of the matbench package; a tenth of each training part, drawn by --seed, validates.
+The same command again continues where it was left, after kill -9, too: what is done is not done twice. When all five
+folds of a task are there, the files of a leaderboard submission are written: results.json.gz, info.json and run.py.
+
+Official tasks are matbench_dielectric, matbench_jdft2d, matbench_log_gvrh, matbench_log_kvrh, matbench_mp_e_form,
+matbench_mp_gap, matbench_mp_is_metal, matbench_perovskites and matbench_phonons, which is bundled; name the folder with
+the others' files by --data-dir. The same five-fold protocol runs on the bundled sets and on compact stores under their
+own names: flla_2015, elastic_2015, carbon_24, mp_20_val, or mp_gap for matbench_mp_gap.npz in --data-dir; after a colon
+another target than the first.
 
 Examples:
 
   tgcrystal benchmark matbench --task matbench_phonons --model crystalformer --fold 0
 
-  tgcrystal benchmark matbench --model cgcnn --fold 1 --max-time 10
+  tgcrystal benchmark matbench --model crystalformer --model cgcnn --model composition --model mean --jobs 2
 
-  tgcrystal benchmark matbench --task matbench_jdft2d --data-folder ~/matbench
+  tgcrystal benchmark matbench --task matbench_jdft2d --data-dir ~/matbench
+
+  tgcrystal benchmark matbench --task 'elastic_2015:log10(G_VRH)' --task flla_2015 --model cgcnn --epochs 50
 """
+JARVIS_HELP = """Run models on the published split of JARVIS-DFT 3D and compare with the published errors.
+
+The records of the file that have the target are shuffled by Python's random with seed 123 and cut from both ends, as
+the JARVIS tools do. With the release of 18 August 2021 (jdft_3d-8-18-2021.json) the parts have the published sizes;
+what is measured on another release is not put beside the published errors. Crystalformer takes its paper's epochs and
+batch size unless --preset or flags say otherwise. The same command again continues where it was left.
+
+Targets: formation_energy, total_energy, opt_bandgap, mbj_bandgap, ehull.
+
+Example:
+
+  tgcrystal benchmark jarvis --target formation_energy --data-file jdft_3d-8-18-2021.json.zip --output runs/jarvis
+"""
+MEGNET_HELP = """Run models on the published split of MEGNet's Materials Project set and compare with the errors there.
+
+The split of e_form and bandgap is that of the JARVIS tools, seed 123, on their copy of the set (megnet.json);
+MEGNet's own mp.2018.6.1.json is read, too, but may be in another order. That of bulk_modulus and shear_modulus is
+given by names: a JSON file with lists under train, val and test. The same command again continues where it was left.
+
+Targets: e_form, bandgap, bulk_modulus, shear_modulus.
+
+Example:
+
+  tgcrystal benchmark megnet --target bandgap --data-file megnet.json.zip --model crystalformer --model composition
+"""
+MODELS_HELP = "crystalformer, cgcnn, alignn, or a baseline without structure: composition, mean. Repeatable."
+
+DataFile = Annotated[Path, typer.Option(help="The original JSON file, plain, gzipped or zipped.")]
+Models = Annotated[list[str], typer.Option("--model", "-m", help=MODELS_HELP)]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for everything; a run in it is continued.")]
+Jobs = Annotated[
+    int, typer.Option(min=1, help="Folds at a time, each in a process, with its share of threads and GPUs.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, batches and validation part.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Precision = Annotated[str, typer.Option(help="32, 64 or bf16-mixed.")]
+MaxTime = Annotated[float | None, typer.Option(help="Stop each fold after so many minutes of training.")]
+Tol = Annotated[
+    float | None, typer.Option(help="Crystalformer: share of a softmax row that the graph's cutoff may drop.")
+]
+ModelOption = Annotated[
+    list[str] | None, typer.Option(help="Constructor argument of the models, as name=value. Repeatable.")
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Recipe to start from: a model's name, crystalformer-jarvis, crystalformer-jarvis-mbj or common."
+    ),
+]
 
 benchmarks = typer.Typer(
     name="benchmark",
@@ -33,94 +96,175 @@ benchmarks = typer.Typer(
 
 @with_recipe_flags
 def matbench(
-    task: Annotated[str, typer.Option(help="A structure regression task of Matbench v0.1.")] = "matbench_phonons",
-    model: Annotated[str, typer.Option("--model", "-m", help="crystalformer, cgcnn or alignn.")] = "crystalformer",
-    fold: Annotated[int, typer.Option(min=0, help="Number of the official fold, from 0.")] = 0,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder. Default: runs/<task>-<model>-fold<fold>.")
+    task: Annotated[
+        list[str], typer.Option("--task", "-t", help="Official task, bundled set or compact store. Repeatable.")
+    ] = ["matbench_phonons"],  # noqa: B006 (typer reads the default and never changes it)
+    model: Models = ["crystalformer"],  # noqa: B006
+    fold: Annotated[list[int] | None, typer.Option(min=0, help="Fold, from 0. Repeatable. Default: all.")] = None,
+    output: Output = Path("runs/matbench"),
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with official .json.gz files or compact .npz stores.")
     ] = None,
-    data_folder: Annotated[Path | None, typer.Option(help="Folder with the task's official .json.gz file.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, batches and validation part.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="32, 64 or bf16-mixed.")] = "32",
-    max_time: Annotated[float | None, typer.Option(help="Stop after so many minutes of training.")] = None,
-    tol: Annotated[
-        float | None, typer.Option(help="Crystalformer: share of a softmax row that the graph's cutoff may drop.")
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="Recipe to start from: crystalformer, cgcnn, alignn or common. Default: the model's own."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output.")] = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="Let matminer download official files that are not there.")
+    ] = False,
+    jobs: Jobs = 1,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "32",
+    max_time: MaxTime = None,
+    tol: Tol = None,
+    model_option: ModelOption = None,
+    preset: Preset = None,
     recipe: dict | None = None,
 ) -> None:
-    """Run one official Matbench fold and compare with the published leaderboard."""
+    """Run models on the folds of Matbench tasks and compare with the published leaderboard."""
+    from torch_geometric_crystal.benchmark.tasks import load_task
+
+    configs = make_configs(
+        model, tol, parse_settings(model_option or [], "--model-option"), preset, recipe,
+        {"seed": seed, "device": device, "precision": precision, "max_time": max_time},
+    )  # fmt: skip
+    loaders = [functools.partial(load_task, name, data_dir, download) for name in dict.fromkeys(task)]
+    run_and_show(loaders, configs, output, fold or [], jobs)
+
+
+@with_recipe_flags
+def jarvis(
+    target: Annotated[list[str], typer.Option("--target", "-t", help="Property to learn. Repeatable.")],
+    data_file: DataFile,
+    model: Models = ["crystalformer"],  # noqa: B006
+    output: Output = Path("runs/jarvis"),
+    jobs: Jobs = 1,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "32",
+    max_time: MaxTime = None,
+    tol: Tol = None,
+    model_option: ModelOption = None,
+    preset: Preset = None,
+    recipe: dict | None = None,
+) -> None:
+    """Run models on the published split of JARVIS-DFT 3D and compare with the published errors."""
+    from torch_geometric_crystal.benchmark.tasks.published_split import JARVIS_TARGETS, load_jarvis_task
+
+    shared = {"seed": seed, "device": device, "precision": precision, "max_time": max_time}
+    options = parse_settings(model_option or [], "--model-option")
+    _run_targets(
+        target, JARVIS_TARGETS, lambda name: functools.partial(load_jarvis_task, name, data_file), output, jobs,
+        lambda own: make_configs(model, tol, options, preset, recipe, shared, own),
+    )  # fmt: skip
+
+
+@with_recipe_flags
+def megnet(
+    target: Annotated[list[str], typer.Option("--target", "-t", help="Property to learn. Repeatable.")],
+    data_file: DataFile,
+    split_file: Annotated[
+        Path | None, typer.Option(help="JSON with lists of names under train, val and test; needed for the moduli.")
+    ] = None,
+    model: Models = ["crystalformer"],  # noqa: B006
+    output: Output = Path("runs/megnet"),
+    jobs: Jobs = 1,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "32",
+    max_time: MaxTime = None,
+    tol: Tol = None,
+    model_option: ModelOption = None,
+    preset: Preset = None,
+    recipe: dict | None = None,
+) -> None:
+    """Run models on the published split of MEGNet's Materials Project set and compare with the published errors."""
+    from torch_geometric_crystal.benchmark.tasks.published_split import MEGNET_TARGETS, load_megnet_task
+
+    shared = {"seed": seed, "device": device, "precision": precision, "max_time": max_time}
+    options = parse_settings(model_option or [], "--model-option")
+    _run_targets(
+        target, MEGNET_TARGETS, lambda name: functools.partial(load_megnet_task, name, data_file, split_file), output,
+        jobs, lambda own: make_configs(model, tol, options, preset, recipe, shared, own),
+    )  # fmt: skip
+
+
+def _run_targets(
+    names: Sequence[str],
+    targets: Mapping[str, Any],
+    loader: Callable[[str], Callable[[], Any]],
+    output: Path,
+    jobs: int,
+    configs: Callable[[str], Sequence[Any]],
+) -> None:
+    """Run targets one after the other: each has its preset for Crystalformer."""
+    from torch_geometric_crystal.checks import check_choice
+
+    for name in names:
+        check_choice("target", name, tuple(targets))
+    for name in dict.fromkeys(names):
+        run_and_show([loader(name)], configs(targets[name].preset), output, [], jobs)
+
+
+def make_configs(
+    models: Sequence[str],
+    tol: float | None,
+    model_options: dict[str, Any],
+    preset: str | None,
+    recipe: dict[str, Any] | None,
+    shared: dict[str, Any],
+    own: str = "crystalformer",
+) -> list[Any]:
+    """One configuration a model; `own` is Crystalformer's preset where none is given. Baselines have no recipe."""
+    from torch_geometric_crystal.benchmark.baselines import BASELINES
     from torch_geometric_crystal.benchmark.config import RunConfig
-    from torch_geometric_crystal.benchmark.tasks import load_task, run_fold
 
-    settings: dict[str, Any] = {
-        "model": model, "seed": seed, "device": device, "precision": precision, "max_time": max_time,
-        "neighborhood": {} if tol is None else {"tol": tol},
-        "recipe": ({} if preset is None else {"preset": preset}) | (recipe or {}),
-    }  # fmt: skip
-    config = RunConfig.from_dict(settings)
-    folder = output or Path("runs") / f"{task}-{model}-fold{fold}"
-    if (folder / "last.ckpt").exists() and not resume:
-        raise ValueError(f"--output: {folder} holds a run already; add --resume, or choose another folder")
-    bar: Any = TrainingBar(model)
-    result = run_fold(load_task(task, data_folder), fold, config, folder, [bar], resume)
-    if result is None:
-        console().print(f"stopped; the same command with --resume --output {folder} continues", style="yellow")
-        raise typer.Exit(130)
-    console().print(comparison_table([(model, result)]))
-    console().print(effort_line([(model, result)]), soft_wrap=True)
-    show_files(folder, ["metrics.json", "matbench_fold.json", "predictions.csv", "parity.png", "last.ckpt"])
+    configs = []
+    for model in dict.fromkeys(models):
+        settings = {**shared, "model": model}
+        if model not in BASELINES:
+            settings["model_options"] = model_options
+            settings["neighborhood"] = {"tol": tol} if tol is not None and model == "crystalformer" else {}
+            chosen = preset or (own if model == "crystalformer" else None)
+            settings["recipe"] = ({} if chosen is None else {"preset": chosen}) | (recipe or {})
+        configs.append(RunConfig.from_dict(settings))
+    return configs
 
 
-def comparison_table(results: list[tuple[str, Any]], shown: int | None = None) -> Any:
-    """A table of test errors of one fold, the mean predictor and the published entries, best first.
-
-    Args:
-        results: name and :class:`~torch_geometric_crystal.benchmark.tasks.FoldResult` of each model, all of one fold.
-        shown: at most so many published entries; all if None.
-    """
-    from rich.table import Table
-
-    from torch_geometric_crystal.benchmark.tasks import leaderboard
-
-    first = results[0][1]
-    rows = [
-        (r.scores["mae"], f"[bold green]{name}, here", f"[bold green]fold {r.fold}, {_effort(r)}")
-        for name, r in results
-    ]
-    rows.append((first.mean_predictor_mae, "[cyan]mean of the training part", f"[cyan]fold {first.fold}"))
-    entries = leaderboard(first.task)
-    published = entries if shown is None else entries[:shown] + [e for e in entries[shown:] if "CGCNN" in e.algorithm]
-    rows += [(e.mean, e.algorithm, f"published, five folds, ± {e.std:.2f}") for e in published]
-    table = Table(title=f"{first.task}, test MAE ({first.unit})", title_justify="left")
-    for column, side in (("model", "left"), ("MAE", "right"), ("how", "left")):
-        table.add_column(column, justify=side)  # type: ignore[arg-type]
-    for error, name, how in sorted(rows):
-        table.add_row(name, f"{error:.2f}", how)
-    return table
-
-
-def effort_line(results: list[tuple[str, Any]]) -> str:
-    """One line that says how long the training was and what it can be compared with."""
-    efforts = "; ".join(f"{name}: {_effort(result)}" for name, result in results)
-    return (
-        f"Trained here: {efforts}. Published entries are means over five folds after full training (hundreds of "
-        "epochs, mostly on GPUs): one fold after a short training says that things work, not how good a model is."
+def run_and_show(
+    loaders: Sequence[Callable[[], Any]], configs: Sequence[Any], output: Path, folds: Sequence[int], jobs: int
+) -> None:
+    """Run what is not done yet, write the summary and what can be submitted, and show the tables."""
+    from torch_geometric_crystal.benchmark.tasks import read_records, run_benchmark
+    from torch_geometric_crystal.benchmark.tasks.submission import (
+        INFO_FILE,
+        RESULTS_FILE,
+        SOURCE_FILE,
+        write_submission,
     )
+    from torch_geometric_crystal.benchmark.tasks.summary import write_summary
 
-
-def _effort(result: Any) -> str:
-    progress = result.run.fit.progress
-    epochs = "1 epoch" if progress.epoch == 1 else f"{progress.epoch} epochs"
-    return f"{epochs}, {progress.seconds / 60.0:.1f} min"
+    reporter = bar_reporter if jobs == 1 else line_reporter
+    records, complete = run_benchmark(loaders, configs, output, folds, jobs, reporter)
+    shown = {record.task for record in records}
+    summaries = write_summary(output)
+    for summary in summaries:
+        if summary.name in shown:
+            show_comparison(summary)
+    if summaries:
+        pictures = [path.name for path in sorted(output.glob("comparison_*.png"))]
+        show_files(output, ["summary.csv", "summary.md", *pictures])
+    command = f"tgcrystal {shlex.join(sys.argv[1:])}"
+    everything = read_records(output)
+    for config in configs:
+        of_model = [record for record in everything if record.model == config.model]
+        if tasks := write_submission(of_model, output / config.model, command):
+            show_files(output / config.model, [f"{RESULTS_FILE} ({', '.join(tasks)})", INFO_FILE, SOURCE_FILE])
+    if not complete:
+        console().print("stopped; the same command continues", style="yellow")
+        raise typer.Exit(130)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    benchmarks.command("matbench", help=help_text(HELP))(matbench)
+    """Add the commands to the application."""
+    benchmarks.command("matbench", help=help_text(MATBENCH_HELP))(matbench)
+    benchmarks.command("jarvis", help=help_text(JARVIS_HELP))(jarvis)
+    benchmarks.command("megnet", help=help_text(MEGNET_HELP))(megnet)
     app.add_typer(benchmarks)

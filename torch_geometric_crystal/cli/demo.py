@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from torch_geometric_crystal.cli.benchmark import comparison_table, effort_line
+from torch_geometric_crystal.cli.benchmark_table import show_comparison
 from torch_geometric_crystal.cli.display import TrainingBar, console
 from torch_geometric_crystal.cli.options import help_text
 
@@ -36,6 +36,7 @@ def demo(
 ) -> None:
     """Show what the library does in a few minutes on a CPU, without the network."""
     from torch_geometric_crystal.benchmark.tasks import load_task
+    from torch_geometric_crystal.benchmark.tasks.summary import summarize
 
     out = console()
     out.rule("Fold 0 of the official Matbench phonons task")
@@ -47,11 +48,11 @@ def demo(
         if result is None:
             out.print("interrupted", style="yellow")
             raise typer.Exit(130)
-        results.append((model, result))
-    out.print(comparison_table(results, shown=9))
-    out.print(effort_line(results), soft_wrap=True)
-    _predict_examples(task, results[0][1], output)
-    for model, _ in results:
+        results.append(result)
+    mean = _baseline(task, "mean", output / "mean", seed)
+    show_comparison(summarize([result.record for result in (*results, mean)])[0], shown=9)
+    _predict_examples(task, results[0], output)
+    for model in RECIPES:
         out.print(f"{model}: {output / model / 'parity.png'}, {output / model / 'predictions.csv'}", style="dim")
     out.print(
         "Try next: [bold]tgcrystal train --data flla_2015 --output runs/flla[/bold], or your own crystals: "
@@ -61,8 +62,6 @@ def demo(
 
 
 def _train(task: Any, model: str, minutes: float, folder: Path, seed: int) -> Any:
-    import copy
-
     from torch_geometric_crystal.benchmark.config import RunConfig
     from torch_geometric_crystal.benchmark.tasks import run_fold
 
@@ -76,10 +75,15 @@ def _train(task: Any, model: str, minutes: float, folder: Path, seed: int) -> An
             "recipe": RECIPES[model],
         }
     )
-    fresh = copy.copy(task)
-    fresh.results = type(task.results)({})
-    bar: Any = TrainingBar(model, {str(task.metadata.target): "1/cm"})
-    return run_fold(fresh, 0, config, folder, [bar])
+    bar: Any = TrainingBar(model, {task.target: task.unit})
+    return run_fold(task, 0, config, folder, [bar])
+
+
+def _baseline(task: Any, name: str, folder: Path, seed: int) -> Any:
+    from torch_geometric_crystal.benchmark.config import RunConfig
+    from torch_geometric_crystal.benchmark.tasks import run_fold
+
+    return run_fold(task, 0, RunConfig(model=name, seed=seed), folder)
 
 
 def _predict_examples(task: Any, result: Any, output: Path) -> None:
@@ -87,11 +91,13 @@ def _predict_examples(task: Any, result: Any, output: Path) -> None:
     from torch_geometric_crystal.benchmark.prediction import predict_files
     from torch_geometric_crystal.benchmark.recording import write_table
     from torch_geometric_crystal.cli.predict import prediction_columns, prediction_row
+    from torch_geometric_crystal.data import to_structure
 
     folder = output / "not_trained_on"
     folder.mkdir(parents=True, exist_ok=True)
-    structures = task.get_test_data(result.fold, include_target=False)
-    names = result.test_ids[:NUM_EXAMPLES]
+    names = list(result.record.predictions)[:NUM_EXAMPLES]
+    entries = {entry.structure_id: entry for entry in task.entries() if entry.structure_id in names}
+    structures = {name: to_structure(entries[name].load()) for name in names}
     for name in names:
         structures[name].to(filename=str(folder / f"{name}.cif"))
     rows = predict_files(result.run.model, [folder / f"{name}.cif" for name in names], device="cpu")
@@ -101,7 +107,7 @@ def _predict_examples(task: Any, result: Any, output: Path) -> None:
     out.rule("CIF files that it was not trained on")
     for row in rows:
         formula = structures[row.structure_id].composition.reduced_formula
-        truth = float(task.df.loc[row.structure_id, task.metadata.target])
+        truth = entries[row.structure_id].targets[0]
         out.print(
             f"{row.path} ({formula}): predicted {row.values[0]:.0f} 1/cm, DFT {truth:.0f} 1/cm; "
             f"certified truncation bound {row.truncation_bound:.1e}",

@@ -39,10 +39,12 @@ class TrainingBar:
     Args:
         name: what is trained, shown before each line.
         units: unit of each target, by name.
+        lines: whether to show lines on a terminal, too, as several processes must that share it.
     """
 
-    def __init__(self, name: str, units: Mapping[str, str] | None = None):
+    def __init__(self, name: str, units: Mapping[str, str] | None = None, lines: bool = False):
         self.name = name
+        self.lines = lines
         self.units = dict(units or {})
         self.console = console()
         self.progress: Progress | None = None
@@ -59,7 +61,7 @@ class TrainingBar:
     def on_start(self, epochs: int, epoch: int, max_time: float | None) -> None:
         """Open the bar."""
         self.epochs, self.limit = epochs, max_time
-        if not self.console.is_terminal:
+        if self.lines or not self.console.is_terminal:
             return
         columns = (
             TextColumn(self.name),

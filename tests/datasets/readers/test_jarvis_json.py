@@ -120,3 +120,15 @@ def test_a_record_without_a_structure_is_named(tmp_path):
     (entry,) = JarvisSource(written(tmp_path / "a.json", [{"jid": "a", "target": 1.0}]))
     with pytest.raises(InvalidStructureError, match=r"structure 'a': its record has no structure \(atoms, structure\)"):
         entry.load()
+
+
+def test_a_structure_may_be_the_text_of_a_cif_file(tmp_path, crystals):
+    path = write(tmp_path, [{"material_id": "mp-1", "structure": crystals[0].to(fmt="cif"), "band_gap": 1.0}])
+    (entry,) = JarvisSource(path, "band_gap")
+    assert sorted(entry.load().z.tolist()) == sorted(crystals[0].atomic_numbers)
+
+
+def test_a_structure_of_another_kind_is_a_fault_of_its_record(tmp_path):
+    (entry,) = JarvisSource(write(tmp_path, [{"jid": "1", "atoms": 3, "target": 1.0}]))
+    with pytest.raises(InvalidStructureError, match="neither a dictionary nor a CIF"):
+        entry.load()

@@ -7,6 +7,7 @@ from typing import Any
 from torch_geometric_crystal.datasets.fingerprint import hash_file, hash_text
 from torch_geometric_crystal.datasets.readers.json_file import load_json
 from torch_geometric_crystal.datasets.readers.structure_dict import crystal_from_dict
+from torch_geometric_crystal.datasets.readers.structure_file import crystal_from_cif
 from torch_geometric_crystal.datasets.source import (
     Entry,
     Source,
@@ -25,8 +26,9 @@ DEFAULT_TARGET = "target"
 class JarvisSource(Source):
     """Records in JARVIS's JSON layout, plain, gzipped or zipped.
 
-    A record holds its structure under ``atoms`` (lattice_mat, coords, elements, cartesian) or as a pymatgen dictionary
-    under ``structure``, its name under ``jid`` (or ``id``, ``material_id``), and properties; ``"na"`` is a missing one.
+    A record holds its structure under ``atoms`` (lattice_mat, coords, elements, cartesian) or as a pymatgen
+    dictionary or the text of a CIF file (as MEGNet's ``mp.2018.6.1.json``) under ``structure``, its name under
+    ``jid`` (or ``id``, ``material_id``), and properties; ``"na"`` is a missing one.
 
     Args:
         path: The file: a list of records, or one record.
@@ -77,8 +79,10 @@ class JarvisSource(Source):
         for index, record in enumerate(records):
             structure_id = next((str(record[key]) for key in ID_KEYS if key in record), str(index))
             structure = next((record[key] for key in STRUCTURE_KEYS if key in record), record)
-            if not isinstance(structure, Mapping):
-                yield faulty_entry(structure_id, "its structure is not a dictionary", "Correct the record")
+            if not isinstance(structure, Mapping | str):
+                yield faulty_entry(
+                    structure_id, "its structure is neither a dictionary nor a CIF", "Correct the record"
+                )
                 continue
             if structure is record and not any(key in record for key in ("lattice_mat", "sites")):
                 keys = ", ".join(STRUCTURE_KEYS[:2])
@@ -90,7 +94,8 @@ class JarvisSource(Source):
                 yield faulty_entry(structure_id, fault, "Correct the record")
                 continue
             values = [_value(record, *available[name]) for name in names]
-            yield labelled_entry(structure_id, values, names, crystal_from_dict, structure)
+            build = crystal_from_cif if isinstance(structure, str) else crystal_from_dict
+            yield labelled_entry(structure_id, values, names, build, structure)
 
     def _widths(self) -> dict[str, int]:
         """Lengths of the properties that are lists of numbers in the first record."""

@@ -1,0 +1,154 @@
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import filelock
+import pytest
+
+from torch_geometric_crystal.benchmark.recipe import Recipe
+from torch_geometric_crystal.benchmark.tasks import job, load_task, run_benchmark
+from torch_geometric_crystal.benchmark.tasks.benchmark import folder_name
+from torch_geometric_crystal.benchmark.tasks.record import read_record
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_each_model_task_and_fold_has_its_folder(tiny_task, tiny_config, tmp_path):
+    configs = [tiny_config(), tiny_config("mean")]
+    records, complete = run_benchmark([lambda: tiny_task], configs, tmp_path / "out", folds=[1, 0, 1])
+    assert complete
+    assert [(record.model, record.fold) for record in records] == [("cgcnn", 1), ("cgcnn", 0), ("mean", 1), ("mean", 0)]
+    for model in ("cgcnn", "mean"):
+        for number in (0, 1):
+            found = tmp_path / f"out/{model}/matbench_phonons/fold_{number}"
+            assert {"fold.json", "predictions.csv", "parity.png"} <= {path.name for path in found.iterdir()}
+
+
+def test_what_is_recorded_is_not_run_again(tiny_task, tiny_config, tmp_path, monkeypatch):
+    first, _ = run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "out", folds=[0])
+    monkeypatch.setattr(job, "run_fold", None)
+    assert run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "out", folds=[0]) == (first, True)
+
+
+def test_an_interrupted_fold_ends_the_run_and_is_continued(tiny_task, tiny_config, tmp_path, monkeypatch):
+    from torch_geometric_crystal.benchmark import training
+
+    original = training._Fit._step
+
+    def interrupt(self, batch):
+        if self.progress.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batch)
+
+    monkeypatch.setattr(training._Fit, "_step", interrupt)
+    assert run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "out", folds=[0, 1]) == ([], False)
+    monkeypatch.setattr(training._Fit, "_step", original)
+    records, complete = run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "out", folds=[0])
+    whole, _ = run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "whole", folds=[0])
+    assert complete
+    assert records[0].predictions == whole[0].predictions
+
+
+def test_runs_with_other_settings_are_not_mixed(tiny_task, tiny_config, tmp_path):
+    run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "out", folds=[0])
+    other = tiny_config(recipe=Recipe(epochs=3, batch_size=6, averaging_epochs=1), seed=1)
+    with pytest.raises(ValueError, match=r"with other settings \(recipe.epochs was 2, is 3; seed was 0, is 1\)"):
+        run_benchmark([lambda: tiny_task], [other], tmp_path / "out", folds=[1])
+
+
+def test_settings_of_a_run_that_never_began_are_replaced(tiny_task, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "run_fold", lambda *arguments, **settings: None)
+    run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "out", folds=[0])
+    run_benchmark([lambda: tiny_task], [tiny_config(seed=1)], tmp_path / "out", folds=[0])
+    assert "seed: 1" in (tmp_path / "out/cgcnn/matbench_phonons/settings.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "cgnn"}, "model: expected one of .*'cgcnn'.*'mean', 'composition', received 'cgnn'"),
+        ({"model_options": {"chanels": 8}}, "model_options of cgcnn"),
+        ({"neighborhood": {"tol": 0.1}}, "neighborhood of cgcnn"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_written(tiny_task, tiny_config, tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        run_benchmark([lambda: tiny_task], [tiny_config(**settings)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fold_that_another_process_runs_is_left_to_it(tiny_task, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "LOCK_SECONDS", 0.1)
+    folder = tmp_path / "out/mean/matbench_phonons/fold_0"
+    folder.mkdir(parents=True)
+    with (
+        filelock.FileLock(folder / ".lock"),
+        pytest.raises(ValueError, match=r"another process is at work in .*fold_0"),
+    ):
+        run_benchmark([lambda: tiny_task], [tiny_config("mean")], tmp_path / "out", folds=[0])
+
+
+def test_a_process_takes_the_device_that_it_was_dealt_unless_one_is_configured(
+    tiny_task, tiny_config, tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(job, "run_fold", lambda task, number, config, *rest, **settings: seen.append(config.device))
+    for configured in ("auto", "cpu"):
+        one = job.FoldJob(lambda: tiny_task, 0, tiny_config(device=configured), tmp_path / "fold", None)
+        job.run_job(one, tiny_task, "cuda:1")
+    assert seen == ["cuda:1", "cpu"]
+
+
+def test_names_of_tasks_become_folders():
+    assert folder_name("elastic_2015:log10(G_VRH)") == "elastic_2015-log10-G_VRH"
+
+
+@pytest.mark.slow
+def test_folds_in_processes_give_what_one_process_gives(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    loader = functools.partial(load_task, "elastic_2015")
+    records, complete = run_benchmark([loader], [tiny_config("mean")], tmp_path / "two", folds=[0, 1], jobs=2)
+    alone, _ = run_benchmark([loader], [tiny_config("mean")], tmp_path / "one", folds=[0, 1])
+    assert complete
+    assert [r.predictions for r in records] == [r.predictions for r in alone]
+
+
+SLOW_FOLDS = """
+import functools, sys
+from torch_geometric_crystal.benchmark import RunConfig, Recipe
+from torch_geometric_crystal.benchmark.tasks import load_task, run_benchmark
+if __name__ == "__main__":
+    config = RunConfig(model="cgcnn", model_options={"channels": 4}, device="cpu", recipe=Recipe(epochs=1000000))
+    run_benchmark([functools.partial(load_task, "elastic_2015")], [config], sys.argv[1], folds=[0], jobs=2)
+"""
+
+
+@pytest.mark.slow
+def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SLOW_FOLDS)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    child = subprocess.Popen([sys.executable, script, tmp_path / "out"], env=environment, stderr=subprocess.DEVNULL)
+    folder = tmp_path / "out/cgcnn/elastic_2015-log10-K_VRH/fold_0"
+    try:
+        for _ in range(1200):
+            if (folder / "last.ckpt").exists() or child.poll() is not None:
+                break
+            time.sleep(0.1)
+        assert (folder / "last.ckpt").exists()
+        with pytest.raises(filelock.Timeout), filelock.FileLock(folder / ".lock", timeout=0.1):
+            pass
+    finally:
+        child.kill()
+        child.wait()
+    with filelock.FileLock(folder / ".lock", timeout=20):
+        assert read_record(folder) is None

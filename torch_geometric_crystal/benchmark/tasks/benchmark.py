@@ -1,0 +1,133 @@
+"""Models times tasks times folds: each in a folder of its own, continued where it was left, several at a time."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch_geometric_crystal.benchmark.config import RunConfig
+from torch_geometric_crystal.benchmark.recording import write_text
+from torch_geometric_crystal.benchmark.tasks.fold import classification_settings, settings_of
+from torch_geometric_crystal.benchmark.tasks.job import FoldJob, Loader, Reporter, run_job
+from torch_geometric_crystal.benchmark.tasks.record import FOLD_FILE, FoldRecord, read_record
+from torch_geometric_crystal.benchmark.tasks.task import Task
+from torch_geometric_crystal.benchmark.tasks.workers import run_in_processes
+from torch_geometric_crystal.checks import check_argument, check_choice
+
+SETTINGS_FILE = "settings.yaml"
+
+
+def run_benchmark(
+    loaders: Sequence[Loader],
+    configs: Sequence[RunConfig],
+    output: str | Path,
+    folds: Sequence[int] = (),
+    jobs: int = 1,
+    reporter: Reporter | None = None,
+) -> tuple[list[FoldRecord], bool]:
+    """Run models on folds of tasks, each in ``<output>/<model>/<task>/fold_<k>``.
+
+    A fold that has its record is not run again; one that was interrupted or killed continues from its last.ckpt. The
+    settings of each model and task are kept in ``settings.yaml``, and folds of other settings are not mixed with them.
+
+    Args:
+        loaders: functions that open the tasks; they must be picklable if `jobs` is above 1.
+        configs: one for each model or baseline.
+        output: folder for everything.
+        folds: numbers of the folds; all of each task if none.
+        jobs: folds at a time, each in a process of its own, with its share of the CPU's threads and of the GPUs.
+        reporter: makes the callbacks of a fold from its label; must be picklable if `jobs` is above 1.
+
+    Returns:
+        The records of the folds asked for, and whether all of them are there; they are not after an interruption.
+
+    Raises:
+        ValueError: for an unknown model or fold, or if `output` holds runs with other settings.
+    """
+    check_argument(jobs >= 1, "jobs", "at least 1", jobs)
+    check_argument(min(len(loaders), len(configs)) >= 1, "task, model", "at least one of each", "none")
+    output = Path(output)
+    for config in configs:
+        check_model(config)
+    waiting: list[FoldJob] = []
+    asked: list[Path] = []
+    for loader in loaders:
+        task = loader()
+        chosen = list(dict.fromkeys(folds)) or list(range(len(task.splits)))
+        for fold in chosen:
+            task.fold(fold)
+        for config in configs:
+            folder = output / config.model / folder_name(task.name)
+            _check_settings(task, config, folder)
+            for fold in chosen:
+                job = FoldJob(loader, fold, config, folder / f"fold_{fold}", reporter)
+                asked.append(job.folder)
+                if read_record(job.folder) is None:
+                    waiting.append(job)
+    complete = _run_here(waiting, loader, task) if jobs == 1 else run_in_processes(waiting, jobs)
+    records = [record for folder in asked if (record := read_record(folder)) is not None]
+    return records, complete
+
+
+def check_model(config: RunConfig) -> None:
+    """Raise ``ValueError`` unless the configured model, with its options and its graph's, or the baseline is known."""
+    from torch_geometric_crystal.benchmark.baselines import BASELINES
+    from torch_geometric_crystal.benchmark.checkpoint import build_model
+    from torch_geometric_crystal.nn.models import MODELS
+
+    check_choice("model", config.model, [*sorted(MODELS), *BASELINES])
+    if config.model in MODELS:
+        try:
+            build_model(config.model, config.model_options).neighborhood(**config.neighborhood)  # type: ignore[operator]
+        except TypeError as error:
+            raise ValueError(f"neighborhood of {config.model}: {error}") from error
+
+
+def folder_name(task_name: str) -> str:
+    """Return a task's name as a folder's: letters, digits, ``_``, ``-`` and dots."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", task_name).strip("-.")
+
+
+def _run_here(jobs: Sequence[FoldJob], loader: Loader, task: Task) -> bool:
+    """Run folds one after the other; `task` is what `loader` has opened already."""
+    for job in jobs:
+        if job.loader is not loader:
+            loader, task = job.loader, job.loader()
+        if not run_job(job, task):
+            return False
+    return True
+
+
+def _check_settings(task: Task, config: RunConfig, folder: Path) -> None:
+    """Keep the settings of a folder's folds, or refuse other ones."""
+    import yaml
+
+    from torch_geometric_crystal.benchmark.baselines import BASELINES
+    from torch_geometric_crystal.benchmark.config import read_config
+
+    if config.model not in BASELINES:
+        classification_settings(task)
+    settings: dict[str, Any] = {"task": task.name, "data_sha256": task.source.fingerprint()}
+    settings |= {"statement": task.statement, **settings_of(config)}
+    path = folder / SETTINGS_FILE
+    has_work = any(any(folder.glob(f"fold_*/{name}")) for name in ("last.ckpt", FOLD_FILE))
+    if not path.is_file() or not has_work:
+        write_text(path, yaml.safe_dump(settings, sort_keys=False))
+        return
+    before = read_config(path)
+    if before != settings:
+        raise ValueError(
+            f"output: {folder} holds runs with other settings ({'; '.join(_differences(before, settings))}): give the "
+            "same ones to continue, or choose another folder"
+        )
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    texts = []
+    for name in dict.fromkeys([*before, *now]):
+        a, b = before.get(name), now.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            texts += _differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            texts.append(f"{prefix}{name} was {a}, is {b}")
+    return texts

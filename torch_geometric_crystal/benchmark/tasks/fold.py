@@ -1,0 +1,235 @@
+"""One fold of a task: graphs, training, prediction, record."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from torch_geometric_crystal import __version__
+from torch_geometric_crystal.benchmark.callbacks import Callback
+from torch_geometric_crystal.benchmark.checkpoint import build_model
+from torch_geometric_crystal.benchmark.config import RunConfig
+from torch_geometric_crystal.benchmark.evaluation import errors_of, write_evaluation
+from torch_geometric_crystal.benchmark.prediction import Predictions, predict
+from torch_geometric_crystal.benchmark.recording import write_json
+from torch_geometric_crystal.benchmark.run import RunResult, train_and_evaluate
+from torch_geometric_crystal.benchmark.sources import CrystalParts
+from torch_geometric_crystal.benchmark.tasks.matbench_package import record_officially, score_predictions
+from torch_geometric_crystal.benchmark.tasks.record import FoldRecord, write_record
+from torch_geometric_crystal.benchmark.tasks.task import Task, validation_rule
+from torch_geometric_crystal.datasets import CrystalDataset
+
+CLASSES = ("False", "True")
+"""Names of the classes 0 and 1 of a classification; the probability of the last one is recorded."""
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold gave.
+
+    Args:
+        record: predictions, scores and settings, as written to ``fold.json``.
+        run: the training run, whose ``model`` has the weights that predicted; None for a baseline.
+    """
+
+    record: FoldRecord
+    run: RunResult | None
+
+
+def run_fold(
+    task: Task,
+    fold: int,
+    config: RunConfig,
+    output: str | Path,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+) -> FoldResult | None:
+    """Train on one fold, predict its test part, and write the record.
+
+    Model selection uses the validation part alone; the test targets are read after the prediction, for the scores.
+
+    Args:
+        task: from :func:`~torch_geometric_crystal.benchmark.tasks.load_task`.
+        fold: number of the fold, from 0.
+        config: model (or the name of a baseline), recipe and seed; ``data`` and ``targets`` are set from the task.
+        output: folder for the run's files and ``fold.json``.
+        callbacks: told about progress.
+        resume: continue from the folder's last.ckpt.
+
+    Returns:
+        Record and run; None if training was interrupted.
+
+    Raises:
+        ValueError: for a fold that is not there, or an unknown model.
+        ArithmeticError: if the model predicts something that is not a number.
+    """
+    from torch_geometric_crystal.benchmark.baselines import BASELINES, run_baseline_fold
+
+    if config.model in BASELINES:
+        return FoldResult(run_baseline_fold(task, fold, config, output, callbacks), None)
+    output = Path(output)
+    crystals = fold_crystals(task, fold, config, callbacks)
+    hidden = dataclasses.replace(crystals, parts=crystals.parts | {"test": []})
+    config = dataclasses.replace(config, data=task.name, **classification_settings(task))
+    run = train_and_evaluate(config, hidden, output, callbacks, resume)
+    if run.model is None:
+        return None
+    for callback in callbacks:
+        callback.on_message("predicting the test part")
+    settings = (config.recipe.batch_size, config.recipe.batch_by, config.device)
+    predictions = predict(run.model, crystals.parts["test"], *settings)
+    progress = run.fit.progress
+    effort = {
+        "ended": run.fit.reason,
+        "epochs": progress.epoch,
+        "seconds": round(progress.seconds, 1),
+        "weights": run.metrics["parameters"],
+    }
+    record = record_of(task, fold, config, predictions.prediction[:, -1].double().numpy(), effort, run)
+    _record_test(task, fold, run, predictions, output)
+    write_record(record, output)
+    return FoldResult(record, run)
+
+
+def classification_settings(task: Task) -> dict[str, Any]:
+    """Return the run settings that a classification needs.
+
+    Raises:
+        ValueError: if this version trains no classifiers.
+    """
+    if task.kind == "regression":
+        return {}
+    if "task" not in {field.name for field in dataclasses.fields(RunConfig)}:
+        raise ValueError(
+            f"task: {task.name} is a classification, for which this version trains no model; use --model composition "
+            "or --model mean"
+        )
+    return {"task": task.kind}
+
+
+def fold_crystals(task: Task, fold: int, config: RunConfig, callbacks: Sequence[Callback] = ()) -> CrystalParts:
+    """Return the crystals of one fold with the model's graphs; those of the test part have no targets.
+
+    The graphs of the whole task are made once and cached; the folds share them.
+
+    Args:
+        task: what to load.
+        fold: number of the fold, from 0.
+        config: model, its options and those of its graph; the seed of the validation part.
+        callbacks: told about progress.
+
+    Raises:
+        ValueError: for a fold that is not there.
+    """
+    split = task.split(fold, config.seed)
+    classification_settings(task)
+    for callback in callbacks:
+        callback.on_message(f"opening the graphs of {task.name}")
+    scout = build_model(config.model, config.model_options)
+    transform: Callable[[Data], Data] = scout.neighborhood(**config.neighborhood)  # type: ignore[operator]
+    dataset = CrystalDataset(task.source, pre_transform=transform, pre_filter=has_target)
+    place = {structure_id: k for k, structure_id in enumerate(dataset.structure_ids)}
+    missing = [name for name in task.ids if name not in place]
+    if missing:
+        raise ValueError(f"{task.source!r} has no usable structure {missing[0]!r} any more: get the data again")
+    parts = {
+        "train": [dataset[place[task.ids[k]]] for k in split.train],
+        "val": [dataset[place[task.ids[k]]] for k in split.val],
+        "test": [_without_target(dataset[place[task.ids[k]]]) for k in split.test],
+    }
+    classes = {} if task.kind == "regression" else {"classes": CLASSES}
+    return CrystalParts(parts, (task.target,), (task.unit,), **classes)  # type: ignore[arg-type]
+
+
+def has_target(data: Data) -> bool:
+    """Whether the target of a crystal is known."""
+    return not bool(data.y.isnan().any())
+
+
+def _without_target(crystal: Data) -> Data:
+    del crystal.y
+    return crystal
+
+
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """Return the settings of a fold that can change its result, in plain values for ``RunConfig.from_dict``.
+
+    Left out are the data, which the task sets, and the device. Of a baseline, the seed alone counts.
+    """
+    from torch_geometric_crystal.benchmark.baselines import BASELINES
+
+    if config.model in BASELINES:
+        return {"model": config.model, "seed": config.seed}
+    left_out = ("data", "targets", "device", "val_fraction", "test_fraction", "task")
+    return {name: value for name, value in config.to_dict().items() if name not in left_out}
+
+
+def record_of(
+    task: Task, fold: int, config: RunConfig, values: np.ndarray, effort: dict[str, Any], run: RunResult | None = None
+) -> FoldRecord:
+    """Score the predictions of a fold's test part, those of an official task by ``MatbenchTask.record``.
+
+    Args:
+        task: what was predicted.
+        fold: number of the fold.
+        config: the settings.
+        values: predictions of the test part, in order; probabilities in a classification.
+        effort: what the training took.
+        run: the training run; None for a baseline.
+
+    Shapes:
+        - values: (m,).
+
+    Raises:
+        ArithmeticError: if a prediction is not a finite number.
+    """
+    positions = list(task.fold(fold).test)
+    ids = [task.ids[k] for k in positions]
+    wrong = [name for name, value in zip(ids, values.tolist(), strict=True) if not math.isfinite(value)]
+    if wrong:
+        raise ArithmeticError(f"{config.model} predicts no number for {len(wrong)} crystals, the first {wrong[0]}")
+    parameters: dict[str, Any] = {"settings": settings_of(config), "torch_geometric_crystal": __version__}
+    if run is not None:
+        parameters |= {
+            "epochs": run.fit.progress.epoch,
+            "weights": run.metrics["reported_weights"],
+            "validation": validation_rule(task, config.seed),
+        }
+    scores = score_predictions(task.kind, task.values[positions], values)
+    if task.official:
+        scores |= record_officially(task.name, fold, task.ids, task.values, values, parameters)
+    return FoldRecord(
+        task=task.name,
+        statement=task.statement,
+        official=task.official,
+        published_as=task.published_as,
+        kind=task.kind,
+        metric=task.metric,
+        target=task.target,
+        unit=task.unit,
+        model=config.model,
+        fold=fold,
+        num_folds=len(task.splits),
+        predictions=dict(zip(ids, values.tolist(), strict=True)),
+        parameters=parameters,
+        scores=scores,
+        effort=effort,
+    )
+
+
+def _record_test(task: Task, fold: int, run: RunResult, predictions: Predictions, output: Path) -> None:
+    """Write the test part's predictions, picture and errors beside the run's other files."""
+    truth = torch.from_numpy(task.values[list(task.fold(fold).test)]).unsqueeze(1)
+    scored = dataclasses.replace(predictions, target=truth)
+    card = run.model.card  # type: ignore[union-attr]
+    title = f"{run.metrics['model']} on {task.name}, fold {fold}, test part"
+    write_evaluation(scored, card, output, title)  # type: ignore[arg-type]
+    run.metrics["test"][run.metrics["reported_weights"]] = errors_of(scored, run.model)  # type: ignore[arg-type]
+    run.metrics["crystals"]["test"] = len(truth)
+    write_json(output / "metrics.json", run.metrics)

@@ -1,0 +1,83 @@
+"""One fold as a job: everything that a process needs to run it or to continue it."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from torch_geometric_crystal.benchmark.callbacks import Callback
+from torch_geometric_crystal.benchmark.config import RunConfig
+from torch_geometric_crystal.benchmark.tasks.fold import run_fold
+from torch_geometric_crystal.benchmark.tasks.record import read_record
+from torch_geometric_crystal.benchmark.tasks.task import Task
+from torch_geometric_crystal.datasets.atomic_write import TEMPORARY_SUFFIX
+
+LOCK_SECONDS = 30.0
+"""How long a fold waits for another process that holds its folder; one that was killed lets go at once."""
+
+Reporter = Callable[[str], Sequence[Callback]]
+Loader = Callable[[], Task]
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """One fold to run: everything that another process needs.
+
+    Args:
+        loader: opens the task.
+        fold: number of the fold.
+        config: model, recipe and seed.
+        folder: the fold's folder.
+        reporter: makes the callbacks for a label; None for none.
+    """
+
+    loader: Loader
+    fold: int
+    config: RunConfig
+    folder: Path
+    reporter: Reporter | None
+
+    @property
+    def label(self) -> str:
+        """A short name for progress lines."""
+        return f"{self.config.model}, {self.folder.parent.name}, fold {self.fold}"
+
+
+def run_job(job: FoldJob, task: Task, device: str | None = None) -> bool:
+    """Run one fold, or continue it; nothing is done if it has its record.
+
+    Args:
+        job: what to run.
+        task: the opened task.
+        device: stands for the configured device ``auto``, where a process has been given one.
+
+    Returns:
+        Whether it has its record; it has none after an interruption.
+
+    Raises:
+        ValueError: if another process is at work in the fold's folder.
+    """
+    config = job.config
+    if device is not None and config.device == "auto":
+        config = dataclasses.replace(config, device=device)
+    with _locked(job.folder):
+        if read_record(job.folder) is not None:
+            return True
+        for leftover in job.folder.glob(f".*{TEMPORARY_SUFFIX}"):  # of a process that was killed while it wrote
+            leftover.unlink(missing_ok=True)
+        callbacks = job.reporter(job.label) if job.reporter is not None else ()
+        return run_fold(task, job.fold, config, job.folder, callbacks, resume=True) is not None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder / ".lock", timeout=LOCK_SECONDS):
+            yield
+    except filelock.Timeout as error:
+        raise ValueError(f"output: another process is at work in {folder}; wait for it, or choose another") from error
