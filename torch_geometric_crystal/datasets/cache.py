@@ -3,6 +3,7 @@
 import importlib
 import os
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def read_cache(path: Path, key: str) -> CachedDataset | None:
     if not path.is_file():
         return None
     try:
-        content = torch.load(path, weights_only=True, mmap=True)
+        content = torch.load(path, weights_only=True, mmap=zipfile.is_zipfile(path))
         if content["format"] != CACHE_FORMAT or content["key"] != key:
             raise ValueError("it was written for other data or settings")
         data = resolve_class(content["class"]).from_dict(content["data"])
