@@ -24,7 +24,7 @@ demo: $(VENV)/user.stamp
 
 # One thread a worker: two workers that each start a thread per core would wait for each other.
 test: $(VENV)/dev.stamp
-	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(PY) -m pytest --numprocesses $(JOBS) $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(PY) -m pytest --numprocesses $(JOBS) --dist loadgroup $(PYTEST_FLAGS)
 
 lint: $(VENV)/dev.stamp
 	$(PY) -m ruff check .

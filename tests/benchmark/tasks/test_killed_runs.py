@@ -1,3 +1,5 @@
+"""A benchmark that is killed in five phases and continued ends as one that was not."""
+
 import gzip
 import json
 import os
@@ -12,7 +14,7 @@ from torch_geometric_crystal.benchmark.tasks import read_records
 
 SCRIPT = Path(__file__).parent / "killed_runs.py"
 ROOT = Path(__file__).parents[3]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("killed runs")]  # one fixture, so one worker
 PHASES = ["graphs", "epoch", "prediction", "record", "results"]
 
 
