@@ -13,9 +13,15 @@ from torch_geometric_crystal.datasets.atomic_write import atomic_write
 
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
 DPI = 150
+METRICS = {"mae": "MAE", "cross_entropy": "cross-entropy"}
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """A figure of a size in inches.
+
+    Raises:
+        MissingDependencyError: without matplotlib.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -27,12 +33,14 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: str | Path) -> None:
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a figure as PNG, atomically."""
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=DPI)
 
 
-def _tidy(axes: Any) -> None:
+def tidy(axes: Any) -> None:
+    """Give axes a light grid and no frame at the top and at the right."""
     axes.grid(True, color="#e2e8f0", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -56,6 +64,7 @@ def plot_learning_curve(
     units: Sequence[str],
     title: str = "",
     averaged: dict[str, float] | None = None,
+    error: str = "mae",
 ) -> None:
     """Draw training loss and validation errors against the epoch, as a PNG.
 
@@ -66,17 +75,18 @@ def plot_learning_curve(
         units: their units.
         title: heading.
         averaged: validation error of the averaged weights by target, drawn as a dashed line.
+        error: the metric whose columns to draw: ``"mae"`` or ``"cross_entropy"``.
     """
     check_argument(len(history) > 0, "history", "at least one epoch", "none")
-    shown = [name for name in target_names if f"val_mae_{name}" in history[0]]
-    figure = _figure(4.6 * (1 + len(shown)), 3.6)
+    shown = [name for name in target_names if f"val_{error}_{name}" in history[0]]
+    figure = new_figure(4.6 * (1 + len(shown)), 3.6)
     panels = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
     epochs = [row["epoch"] for row in history]
     panels[0].plot(epochs, [row["train_loss"] for row in history], color=BLUE, linewidth=1.5)
-    panels[0].set(xlabel="epoch", ylabel="training loss (standardised)")
+    panels[0].set(xlabel="epoch", ylabel="training loss (standardised)" if error == "mae" else "training loss")
     _log_scale(panels[0])
     for axes, name in zip(panels[1:], shown, strict=True):
-        errors = [row[f"val_mae_{name}"] for row in history]
+        errors = [row[f"val_{error}_{name}"] for row in history]
         best = min(range(len(errors)), key=lambda i: errors[i])
         axes.plot(epochs, errors, color=BLUE, linewidth=1.5)
         axes.plot(
@@ -84,13 +94,16 @@ def plot_learning_curve(
         )
         if averaged and name in averaged:
             axes.axhline(averaged[name], color=GREY, linestyle="--", label=f"averaged weights {averaged[name]:.4g}")
-        axes.set(xlabel="epoch", ylabel=f"validation MAE\n{label(name, dict(zip(target_names, units, strict=True)))}")
+        axes.set(
+            xlabel="epoch",
+            ylabel=f"validation {METRICS[error]}\n{label(name, dict(zip(target_names, units, strict=True)))}",
+        )
         _log_scale(axes)
         axes.legend(frameon=False)
     for axes in panels:
-        _tidy(axes)
+        tidy(axes)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def label(name: str, units: dict[str, str]) -> str:
@@ -120,7 +133,7 @@ def plot_parity(
         - prediction, target: (n, T).
     """
     metrics = regression_metrics(prediction, target, list(target_names))
-    figure = _figure(4.4 * len(target_names), 4.4)
+    figure = new_figure(4.4 * len(target_names), 4.4)
     panels = figure.subplots(1, len(target_names), squeeze=False)[0]
     for column, (axes, name, unit) in enumerate(zip(panels, target_names, units, strict=True)):
         known = ~target[:, column].isnan()
@@ -140,6 +153,6 @@ def plot_parity(
         axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", fontsize=9)
         name_with_unit = label(name, {name: unit})
         axes.set(xlabel=f"true {name_with_unit}", ylabel=f"predicted {name_with_unit}")
-        _tidy(axes)
+        tidy(axes)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)

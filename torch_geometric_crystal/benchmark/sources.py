@@ -20,11 +20,13 @@ class CrystalParts:
         parts: crystals by ``"train"``, ``"val"`` and ``"test"``.
         target_names: names of the columns of y.
         units: their units; empty where unknown.
+        classes: names of the classes that y numbers, in a classification.
     """
 
     parts: dict[str, list[Data]]
     target_names: tuple[str, ...]
     units: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
 
 def bundled_datasets() -> dict[str, Any]:
@@ -40,7 +42,14 @@ def bundled_datasets() -> dict[str, Any]:
     }
 
 
-def open_dataset(data: str, targets: Sequence[str], transform: Callable | None, progress: bool = False) -> Any:
+def open_dataset(
+    data: str,
+    targets: Sequence[str],
+    transform: Callable | None,
+    progress: bool = False,
+    level: str = "crystal",
+    classes: Sequence[str] | None = None,
+) -> Any:
     """Open a bundled data set by name or any other by path, with `transform` applied once and cached.
 
     Args:
@@ -48,24 +57,37 @@ def open_dataset(data: str, targets: Sequence[str], transform: Callable | None, 
         targets: names of the targets; the first that the data set has if none.
         transform: for a model, ``model.neighborhood()``.
         progress: whether to show a bar while the graphs are made.
+        level: ``"crystal"``, or ``"atom"`` for targets with a value for each atom.
+        classes: for a classification names of the classes, empty for those that the data set has; None for numbers.
+
+    Returns:
+        The data set; its attribute ``classes`` has the names of the classes, none if targets are numbers.
 
     Raises:
-        ValueError: if the data set has no targets, or not those.
+        ValueError: if the data set has no targets, not those, or none that can be read so.
         FileNotFoundError: if `data` is neither a bundled name nor a path.
     """
-    from torch_geometric_crystal.datasets import CrystalDataset, open_source
+    from torch_geometric_crystal.datasets import CrystalDataset, LabelSource
+    from torch_geometric_crystal.datasets.labels import open_level
 
     bundled = bundled_datasets()
     settings: dict[str, Any] = {"pre_transform": transform, "log": progress}
+    labelled = level != "crystal" or classes is not None
     if data in bundled:
+        check_argument(not labelled, "data", "a set with classes or values of each atom", f"{data}, which has neither")
         names = list(targets) or [next(iter(bundled[data].units))]
-        return bundled[data](target=names, **settings)
+        dataset: Any = bundled[data](target=names, **settings)
+        dataset.classes = ()
+        return dataset
     try:
-        available = list(targets) or list(open_source(data).target_names)[:1]
-        source = open_source(data, available or None)
+        available = list(targets) or list(open_level(data, level=level).target_names)[:1]
+        source = open_level(data, available or None, level)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"data: {data!r} is neither a path nor one of {', '.join(bundled)}") from error
-    return CrystalDataset(source, on_error="skip", **settings)
+    labels = LabelSource(source, level=level, classes=classes) if labelled else None
+    dataset = CrystalDataset(labels or source, on_error="skip", **settings)
+    dataset.classes = (labels.classes if labels is not None else None) or ()
+    return dataset
 
 
 def load_parts(
@@ -76,6 +98,8 @@ def load_parts(
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     progress: bool = False,
+    level: str = "crystal",
+    classes: Sequence[str] | None = None,
 ) -> CrystalParts:
     """Open a data set with targets and cut it: as its authors did where it has a split, else at random by `seed`.
 
@@ -87,19 +111,34 @@ def load_parts(
         val_fraction: share to validate on, in a random split.
         test_fraction: share to test on, in a random split.
         progress: whether to show a bar while the graphs are made.
+        level: as in :func:`open_dataset`.
+        classes: as in :func:`open_dataset`.
 
     Raises:
         ValueError: if there are no targets, or too few crystals to split.
     """
-    dataset = open_dataset(data, targets, transform, progress)
+    dataset = open_dataset(data, targets, transform, progress, level, classes)
     names = tuple(dataset.target_names)
     check_argument(len(names) > 0, "data", "crystals with at least one target to train on or compare with", data)
+    _check_known(dataset, names)
     units = dict(getattr(dataset, "units", {}))
     split = dataset.split() if hasattr(dataset, "split") else {}
     if set(split) != set(PARTS):
         split = random_split(len(dataset), val_fraction, test_fraction, seed)
     parts = {part: [dataset[int(index)] for index in split[part]] for part in PARTS}
-    return CrystalParts(parts, names, tuple(units.get(name, "") for name in names))
+    return CrystalParts(parts, names, tuple(units.get(name, "") for name in names), dataset.classes)
+
+
+def _check_known(dataset: Any, names: Sequence[str]) -> None:
+    """Refuse targets without a single value, and say what was wrong with those that were left out."""
+    known = np.zeros(len(names), dtype=bool)
+    for index in range(len(dataset)):
+        known |= (~dataset[index].y.isnan()).any(dim=0).numpy()
+        if known.all():
+            return
+    absent = ", ".join(repr(name) for name, found in zip(names, known, strict=True) if not found)
+    left_out = f"; left out was {': '.join(dataset.errors[0])}" if dataset.errors else ""
+    raise ValueError(f"target: no crystal has a value of {absent}{left_out}")
 
 
 def random_split(number: int, val_fraction: float, test_fraction: float, seed: int) -> dict[str, list[int]]:

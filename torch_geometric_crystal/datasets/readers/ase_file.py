@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 from torch_geometric.data import Data
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 ID_KEYS = ("structure_id", "material_id", "jid")
 SCALAR_RESULTS = ("energy", "free_energy", "magmom")
+ATOM_FIELDS = ("numbers", "positions")
+PLURALS = {"charge": "charges", "magmom": "magmoms"}
 Record: TypeAlias = "tuple[str, Atoms, dict[str, Any]]"
 
 
@@ -105,7 +108,7 @@ class ExtendedXyzSource(AseSource):
     """An extended XYZ file of any number of structures.
 
     Names are ``structure_id``, ``material_id`` or ``jid`` of the comment line, else numbers from 0; targets are named
-    values of the comment line (``energy`` too).
+    values of the comment line (``energy`` too), or columns of numbers, which have a value for each atom.
     """
 
     def _records_of_file(self) -> Iterator[Record]:
@@ -115,7 +118,14 @@ class ExtendedXyzSource(AseSource):
             for number, atoms in enumerate(iread(file, index=":", format="extxyz")):
                 results = {} if atoms.calc is None else atoms.calc.results
                 scalars = {key: results[key] for key in SCALAR_RESULTS if key in results}
-                yield str(number), atoms, scalars | atoms.info
+                yield str(number), atoms, _columns(atoms, results) | scalars | atoms.info
+
+
+def _columns(atoms: "Atoms", results: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Values of each atom, also by the names of the file's columns that ASE makes plurals of."""
+    arrays = {key: value for key, value in (atoms.arrays | results).items() if key not in ATOM_FIELDS}
+    columns = {key: value for key, value in arrays.items() if np.shape(value) == (len(atoms),)}
+    return {name: columns[plural] for name, plural in PLURALS.items() if plural in columns} | columns
 
 
 def _crystal_from_atoms(atoms: "Atoms", structure_id: str, dtype: torch.dtype) -> Data:
