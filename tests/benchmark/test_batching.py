@@ -68,3 +68,24 @@ def test_loader_batches_crystals_and_leaves_the_global_random_state_alone(make_c
     assert torch.equal(state, torch.get_rng_state())
     assert sum(batch.num_graphs for batch in batches) == 9
     assert all(batch.z.numel() <= 6 for batch in batches)
+
+
+def test_shares_of_the_processes_are_the_batches(make_crystals):
+    crystals = make_crystals(11)
+    whole = [set(batch.structure_id) for batch in crystal_loader(crystals, 4, shuffle=True, seed=1)]
+    shares = [
+        [set(batch.structure_id) for batch in crystal_loader(crystals, 4, shuffle=True, seed=1, share=(rank, 2))]
+        for rank in (0, 1)
+    ]
+    assert [first | second for first, second in zip(*shares, strict=True)] == whole
+    assert [first & second for first, second in zip(*shares, strict=True)] == [set()] * len(whole)
+
+
+def test_process_without_a_crystal_repeats_one_without_its_targets(make_crystals):
+    crystals = make_crystals(3)
+    batches = [list(crystal_loader(crystals, 1, "atoms", share=(rank, 2))) for rank in (0, 1)]
+    for index, (first, second) in enumerate(zip(*batches, strict=True)):
+        assert first.structure_id == second.structure_id == [f"crystal-{index}"]
+        assert not bool(first.y.isnan().any())
+        assert bool(second.y.isnan().all())
+    assert not any(bool(crystal.y.isnan().any()) for crystal in crystals)

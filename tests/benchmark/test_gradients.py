@@ -63,8 +63,8 @@ def test_graphed_run_is_the_eager_run(monkeypatch, tmp_path):
     record = StandIn()
     start = Gradients.__init__
 
-    def with_stand_in(self, model, module, fabric, config):
-        start(self, model, module, fabric, config)
+    def with_stand_in(self, model, module, fabric, config, objective):
+        start(self, model, module, fabric, config, objective)
         self._graphed = CUDAGraphedGradients(model, self.loss, record=record)
 
     monkeypatch.setattr(Gradients, "__init__", with_stand_in)
@@ -82,7 +82,7 @@ def test_cuda_graphs_without_a_gpu_are_refused(tmp_path):
 def test_cuda_graphs_of_another_model_are_refused(tiny, make_config):
     config = dataclasses.replace(make_config(), cuda_graphs=True)
     with pytest.raises(ValueError, match="cuda_graphs: expected a Crystalformer, received 'TinyModel'"):
-        Gradients(tiny(), tiny(), None, config)
+        Gradients(tiny(), tiny(), None, config, None)
 
 
 def test_settings_are_checked():

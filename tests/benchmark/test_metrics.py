@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from torch_geometric_crystal.benchmark.metrics import masked_loss, mean_absolute_errors, regression_metrics
+from torch_geometric_crystal.benchmark.metrics import mean_absolute_errors, regression_metrics, total_error
 
 NAN = math.nan
 
@@ -43,10 +43,10 @@ def test_mean_absolute_errors_equal_the_full_metrics():
     assert mean_absolute_errors(x, y).tolist() == pytest.approx([metrics["a"]["mae"], metrics["b"]["mae"]])
 
 
-@pytest.mark.parametrize(("loss", "expected"), [("l1", (1.0 + 2.0) / 2), ("mse", (1.0 + 4.0) / 2)])
-def test_loss_is_in_standard_deviations_of_known_targets(loss, expected):
+@pytest.mark.parametrize(("loss", "expected"), [("l1", 1.0 + 2.0), ("mse", 1.0 + 4.0)])
+def test_error_is_a_sum_in_standard_deviations_of_known_targets(loss, expected):
     prediction = torch.tensor([[1.0, 3.0], [10.0, 0.0]], requires_grad=True)
-    value = masked_loss(prediction, torch.tensor([[3.0, NAN], [NAN, 1.0]]), torch.tensor([2.0, 0.5]), loss)
+    value = total_error(prediction, torch.tensor([[3.0, NAN], [NAN, 1.0]]), torch.tensor([2.0, 0.5]), loss)
     assert value.item() == pytest.approx(expected)
     value.backward()
     assert prediction.grad[0, 1] == prediction.grad[1, 0] == 0
@@ -55,7 +55,7 @@ def test_loss_is_in_standard_deviations_of_known_targets(loss, expected):
 
 def test_batch_without_known_targets_has_no_loss_and_no_gradient():
     prediction = torch.ones(2, 1, requires_grad=True)
-    value = masked_loss(prediction, torch.full((2, 1), NAN), torch.ones(1), "l1")
+    value = total_error(prediction, torch.full((2, 1), NAN), torch.ones(1), "l1")
     value.backward()
     assert value.item() == 0
     assert prediction.grad.abs().sum() == 0

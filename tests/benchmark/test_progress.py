@@ -44,7 +44,7 @@ def test_train_loss_weights_targets_alike():
 
 def test_finished_epoch_becomes_a_row():
     progress = Progress(losses=[1.0], weights=[2], batch=1)
-    assert progress.finish_epoch(1e-3, 2.5, {"e": 0.5}, 0.5)
+    assert progress.finish_epoch(1e-3, 2.5, {"val_mae_e": 0.5}, 0.5)
     assert progress.history == [{"epoch": 1, "train_loss": 1.0, "val_mae_e": 0.5, "lr": 1e-3, "seconds": 2.5}]
     assert (progress.epoch, progress.batch, progress.losses, progress.weights) == (1, 0, [], [])
 

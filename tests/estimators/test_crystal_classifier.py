@@ -1,5 +1,4 @@
 import copy
-import dataclasses
 import pickle
 
 import numpy as np
@@ -8,13 +7,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from torch_geometric_crystal.benchmark import RunConfig
 from torch_geometric_crystal.estimators import CrystalClassifier, CrystalRegressor
-
-needs_classification = pytest.mark.skipif(
-    "task" not in {field.name for field in dataclasses.fields(RunConfig)},
-    reason="runs cannot train classifications yet",
-)
 
 
 def labels_of(structures):
@@ -34,7 +27,6 @@ def classifier(settings, crystals):
     return CrystalClassifier(**settings | longer).fit(structures, labels_of(structures))
 
 
-@needs_classification
 def test_classes_are_learned(classifier, crystals):
     structures, _ = crystals(48)
     assert classifier.classes_.tolist() == ["lithium", "neither", "sodium"]
@@ -42,7 +34,6 @@ def test_classes_are_learned(classifier, crystals):
     assert set(classifier.predict(structures)) <= set(classifier.classes_)
 
 
-@needs_classification
 def test_probabilities_add_up_and_the_largest_is_predicted(classifier, crystals):
     structures, _ = crystals(7, seed=1)
     shares = classifier.predict_proba(structures)
@@ -52,7 +43,6 @@ def test_probabilities_add_up_and_the_largest_is_predicted(classifier, crystals)
     np.testing.assert_array_equal(classifier.predict(structures), classifier.classes_[shares.argmax(axis=1)])
 
 
-@needs_classification
 @pytest.mark.parametrize("labels", [[0, 1], [False, True], [-1, 7], ["no", "yes"]])
 def test_two_classes_of_any_kind_have_two_columns(crystals, labels, settings):
     structures, values = crystals(12)
@@ -63,14 +53,12 @@ def test_two_classes_of_any_kind_have_two_columns(crystals, labels, settings):
     assert estimator.predict(structures).dtype == y.dtype
 
 
-@needs_classification
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
 def test_copies_predict_the_same(classifier, crystals, duplicate):
     structures, _ = crystals(5, seed=1)
     np.testing.assert_array_equal(duplicate(classifier).predict_proba(structures), classifier.predict_proba(structures))
 
 
-@needs_classification
 def test_saved_and_loaded_is_the_same_classifier(classifier, crystals, tmp_path):
     structures, _ = crystals(5, seed=1)
     classifier.save(tmp_path / "c.ckpt")
@@ -81,7 +69,6 @@ def test_saved_and_loaded_is_the_same_classifier(classifier, crystals, tmp_path)
         CrystalRegressor.load(tmp_path / "c.ckpt")
 
 
-@needs_classification
 def test_cross_validation_scores_probabilities(crystals, settings):
     structures, values = crystals(16)
     y = (values > np.median(values)).astype(int)

@@ -178,7 +178,7 @@ def _energy_target(model: nn.Module, target: str | None) -> tuple[int, str]:
             target is None and bool(single), "target", "None, and a model of one target without card", target
         )
         return 0, ""
-    kind = (getattr(card, "task", "regression"), getattr(card, "level", "crystal"))
+    kind = (card.task, card.level)
     check_argument(kind == ("regression", "crystal"), "model", "one trained on energies of crystals", kind)
     names = list(card.target_names)
     check_argument(target is not None or len(names) == 1, "target", f"one of {', '.join(names)}", target)

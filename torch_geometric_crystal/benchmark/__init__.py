@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch_geometric_crystal.benchmark.config import RunConfig, read_config, write_config
     from torch_geometric_crystal.benchmark.ensemble import Ensemble, EnsemblePredictions
     from torch_geometric_crystal.benchmark.evaluation import evaluate, mean_predictor
+    from torch_geometric_crystal.benchmark.pool import PredictionPool
     from torch_geometric_crystal.benchmark.prediction import Predictions, make_graphs, predict, predict_files
     from torch_geometric_crystal.benchmark.recipe import PRESETS, Recipe, default_recipe, describe_settings
     from torch_geometric_crystal.benchmark.run import run_training
@@ -45,6 +46,7 @@ _MODULES = {
     "config": ("RunConfig", "read_config", "write_config"),
     "ensemble": ("Ensemble", "EnsemblePredictions"),
     "evaluation": ("evaluate", "mean_predictor"),
+    "pool": ("PredictionPool",),
     "prediction": ("Predictions", "make_graphs", "predict", "predict_files"),
     "recipe": ("PRESETS", "Recipe", "default_recipe", "describe_settings"),
     "run": ("run_training",),
@@ -64,6 +66,7 @@ __all__ = [
     "EnsemblePredictions",
     "FitResult",
     "ModelCard",
+    "PredictionPool",
     "Predictions",
     "Recipe",
     "RunConfig",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
@@ -43,17 +43,27 @@ class BudgetBatchSampler(Sampler[list[int]]):
         budget: largest sum of sizes in a batch.
         shuffle: whether to permute the crystals, anew in each epoch.
         seed: seed of the permutations.
+        share: number of this process and number of processes: of each batch it takes every so many-th crystal. Where a
+            batch has too few, it takes the first one's number below zero (``-1 - index``): a crystal to fill in.
 
     Raises:
         ValueError: if the budget is below 1.
     """
 
-    def __init__(self, sizes: Sequence[int], budget: int, shuffle: bool = False, seed: int = 0):
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        budget: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        share: tuple[int, int] = (0, 1),
+    ):
         check_argument(budget >= 1, "budget", "at least 1", budget)
         self.sizes = list(sizes)
         self.budget = budget
         self.shuffle = shuffle
         self.seed = seed
+        self.share = share
         self._batches: list[list[int]] = []
         self._start = 0
         self.set_epoch(0)
@@ -82,14 +92,21 @@ class BudgetBatchSampler(Sampler[list[int]]):
         return batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._batches[self._start :])
+        rank, size = self.share
+        for batch in self._batches[self._start :]:
+            yield batch[rank::size] or [-1 - batch[0]]
 
     def __len__(self) -> int:
         return len(self._batches) - self._start
 
 
 def crystal_loader(
-    crystals: Sequence[Data], batch_size: int, batch_by: str = "crystals", shuffle: bool = False, seed: int = 0
+    crystals: Sequence[Data],
+    batch_size: int,
+    batch_by: str = "crystals",
+    shuffle: bool = False,
+    seed: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader:
     """Return a PyG ``DataLoader`` over budgeted batches; ``loader.batch_sampler.set_epoch`` chooses the epoch.
 
@@ -99,7 +116,27 @@ def crystal_loader(
         batch_by: what `batch_size` counts.
         shuffle: whether to permute the crystals in each epoch.
         seed: seed of the permutations. The global random state is left alone.
+        share: number of this process and number of processes, which share each batch. One for which a batch has no
+            crystal gets its first one without targets.
     """
-    sampler = BudgetBatchSampler(crystal_sizes(crystals, batch_by), batch_size, shuffle, seed)
+    sampler = BudgetBatchSampler(crystal_sizes(crystals, batch_by), batch_size, shuffle, seed, share)
     generator = torch.Generator().manual_seed(seed)
-    return DataLoader(crystals, batch_sampler=sampler, generator=generator)  # type: ignore[arg-type]
+    shared = crystals if share[1] == 1 else _Shared(crystals)
+    return DataLoader(shared, batch_sampler=sampler, generator=generator)  # type: ignore[arg-type]
+
+
+class _Shared(Dataset):
+    """Crystals by number; below zero the crystal ``-1 - number`` with unknown targets, which adds nothing to a loss."""
+
+    def __init__(self, crystals: Sequence[Data]):
+        self.crystals = crystals
+
+    def __len__(self) -> int:
+        return len(self.crystals)
+
+    def __getitem__(self, number: int) -> Data:
+        if number >= 0:
+            return self.crystals[number]
+        crystal = self.crystals[-1 - number].clone()
+        crystal.y = torch.full_like(crystal.y, torch.nan)
+        return crystal

@@ -37,7 +37,7 @@ def run_calibration(
         ValueError: for an ensemble of classifiers, or too few known targets.
     """
     card: Any = ensemble.card
-    task = getattr(card, "task", "regression")
+    task = card.task
     check_argument(task == "regression", "members", "models of numbers (probabilities are uncertainties already)", task)
     ids, found, target = ensemble.predict_part(data, part, **settings)
     calibration = fit_calibration(

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from torch_geometric_crystal import __version__
+from torch_geometric_crystal.benchmark.config import LEVELS, TASKS
 from torch_geometric_crystal.checks import MissingDependencyError, check_argument, check_choice
 from torch_geometric_crystal.datasets.atomic_write import atomic_write
 
 FORMAT = "torch_geometric_crystal checkpoint"
 FORMAT_VERSION = 1
 WEIGHTS = ("auto", "averaged", "last")
+_LISTS = ("target_names", "units", "classes")
 
 
 class CheckpointError(ValueError):
@@ -47,6 +49,9 @@ class ModelCard:
         target_names: names of the predicted quantities.
         units: their units, in the same order.
         library_version: version of this library that wrote the weights.
+        task: ``"regression"`` or ``"classification"``.
+        level: ``"crystal"``, or ``"atom"`` where each atom has its own targets.
+        classes: names of the classes, in the order of the model's outputs; none for a regression.
     """
 
     model: str
@@ -56,10 +61,15 @@ class ModelCard:
     target_names: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     library_version: str = __version__
+    task: str = "regression"
+    level: str = "crystal"
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "target_names", tuple(self.target_names))
-        object.__setattr__(self, "units", tuple(self.units))
+        for name in _LISTS:
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_choice("task", self.task, TASKS)
+        check_choice("level", self.level, LEVELS)
         check_argument(
             len(self.units) == len(self.target_names), "units", f"{len(self.target_names)} (one a target)", self.units
         )
@@ -99,7 +109,7 @@ def save_checkpoint(
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "card": asdict(card) | {"target_names": list(card.target_names), "units": list(card.units)},
+        "card": asdict(card) | {name: list(getattr(card, name)) for name in _LISTS},
         "state_dict": dict(state_dict),
         "averaged_state_dict": None if averaged_state_dict is None else dict(averaged_state_dict),
         "training": None if training is None else dict(training),

@@ -9,6 +9,8 @@ from typing import Any
 from torch_geometric_crystal.benchmark.recipe import PRESETS, Recipe, default_recipe
 
 PRECISIONS = ("32", "64", "bf16-mixed")
+TASKS = ("regression", "classification")
+LEVELS = ("crystal", "atom")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,8 @@ class RunConfig:
     Args:
         data: name of a bundled data set, or path of a file or folder.
         targets: names of the targets to learn; empty for the data set's first.
+        task: ``"regression"``, or ``"classification"`` for one target of classes: texts or whole numbers.
+        level: ``"crystal"``, or ``"atom"`` for targets with a value for each atom.
         model: name of the model in ``torch_geometric_crystal.nn.models.MODELS``.
         model_options: constructor arguments of the model.
         neighborhood: arguments of ``model.neighborhood``, such as ``{"tol": 1e-3}``.
@@ -31,6 +35,11 @@ class RunConfig:
         cuda_graphs: whether training steps are replayed from CUDA graphs, with batches padded to a few sizes;
             Crystalformer on an NVIDIA GPU.
         max_time: training time in minutes after which to stop, resumed parts included; None for no limit.
+        init_from: checkpoint or run's folder whose weights to start from; architecture and graph are then its own,
+            but for what ``model_options`` and ``neighborhood`` change. The head is new where task, level, targets or
+            classes differ. Empty for random weights.
+        freeze: patterns, as :mod:`fnmatch` has them, of names of parameters that training leaves as they are.
+        devices: number of processes that share each batch: GPUs, or processes on the CPU.
 
     Raises:
         ValueError: for a value out of range, naming the setting.
@@ -38,6 +47,8 @@ class RunConfig:
 
     data: str = ""
     targets: tuple[str, ...] = ()
+    task: str = "regression"
+    level: str = "crystal"
     model: str = "crystalformer"
     model_options: Mapping[str, Any] = field(default_factory=dict)
     neighborhood: Mapping[str, Any] = field(default_factory=dict)
@@ -50,18 +61,24 @@ class RunConfig:
     compile: bool = False
     cuda_graphs: bool = False
     max_time: float | None = None
+    init_from: str = ""
+    freeze: tuple[str, ...] = ()
+    devices: int = 1
 
     def __post_init__(self) -> None:
         from torch_geometric_crystal.checks import check_argument, check_choice
 
-        object.__setattr__(self, "targets", tuple(self.targets))
+        for name in ("targets", "freeze"):
+            value = getattr(self, name)
+            check_argument(not isinstance(value, str), name, "a list of texts", value)
+            object.__setattr__(self, name, tuple(value))
+        object.__setattr__(self, "init_from", str(self.init_from))
         object.__setattr__(self, "precision", str(self.precision))
-        check_choice("precision", self.precision, PRECISIONS)
+        for name, choices in {"precision": PRECISIONS, "task": TASKS, "level": LEVELS}.items():
+            check_choice(name, getattr(self, name), choices)
         for name in ("compile", "cuda_graphs"):
             check_argument(isinstance(getattr(self, name), bool), name, "true or false", getattr(self, name))
-        check_argument(
-            not (self.compile and self.cuda_graphs), "compile, cuda_graphs", "one of them at most", (True, True)
-        )
+        self._check_combinations()
         check_argument(isinstance(self.seed, int) and self.seed >= 0, "seed", "an integer of at least 0", self.seed)
         fractions = (self.val_fraction, self.test_fraction)
         check_argument(
@@ -72,10 +89,28 @@ class RunConfig:
         )
         check_argument(self.max_time is None or self.max_time > 0, "max_time", "minutes above 0", self.max_time)
 
+    def _check_combinations(self) -> None:
+        from torch_geometric_crystal.checks import check_argument
+
+        check_argument(
+            not (self.compile and self.cuda_graphs), "compile, cuda_graphs", "one of them at most", (True, True)
+        )
+        check_argument(
+            not (self.cuda_graphs and self.level == "atom"), "cuda_graphs", "false for targets of each atom", True
+        )
+        check_argument(
+            isinstance(self.devices, int) and self.devices >= 1, "devices", "an integer of at least 1", self.devices
+        )
+        fast = self.compile or self.cuda_graphs
+        check_argument(not (fast and self.devices > 1), "compile, cuda_graphs", "neither with several devices", True)
+        check_argument(
+            self.devices == 1 or ":" not in self.device, "device", "a kind of device, for several of them", self.device
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for YAML and JSON."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values["targets"] = list(self.targets)
+        values["targets"], values["freeze"] = list(self.targets), list(self.freeze)
         values["model_options"] = dict(self.model_options)
         values["neighborhood"] = dict(self.neighborhood)
         values["recipe"] = self.recipe.to_dict()

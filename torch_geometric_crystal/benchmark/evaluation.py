@@ -10,9 +10,11 @@ from torch_geometric.data import Data
 
 from torch_geometric_crystal.benchmark.checkpoint import ModelCard
 from torch_geometric_crystal.benchmark.metrics import regression_metrics
-from torch_geometric_crystal.benchmark.plots import plot_parity
+from torch_geometric_crystal.benchmark.objectives import Objective, make_objective
+from torch_geometric_crystal.benchmark.pool import PredictionPool
 from torch_geometric_crystal.benchmark.prediction import Predictions, predict, tolerance_of
-from torch_geometric_crystal.benchmark.recording import write_predictions
+from torch_geometric_crystal.benchmark.recording import write_table
+from torch_geometric_crystal.data.elements import SYMBOLS
 
 
 def evaluate(
@@ -21,6 +23,7 @@ def evaluate(
     batch_size: int = 64,
     batch_by: str = "crystals",
     device: str = "auto",
+    devices: int = 1,
 ) -> tuple[dict[str, Any], Predictions]:
     """Predict crystals with known targets and compute the errors.
 
@@ -30,11 +33,16 @@ def evaluate(
         batch_size: largest number of crystals, atoms or edges in a batch.
         batch_by: what `batch_size` counts.
         device: as in :func:`~torch_geometric_crystal.benchmark.prediction.predict`.
+        devices: number of GPUs, or of processes on the CPU, that predict.
 
     Returns:
         The errors of :func:`errors_of`, and the predictions.
     """
-    predictions = predict(model, crystals, batch_size, batch_by, device)
+    if devices == 1:
+        predictions = predict(model, crystals, batch_size, batch_by, device)
+    else:
+        with PredictionPool(model, devices, device) as pool:
+            predictions = pool.predict(crystals, batch_size, batch_by)
     return errors_of(predictions, model), predictions
 
 
@@ -43,17 +51,13 @@ def errors_of(predictions: Predictions, model: nn.Module) -> dict[str, Any]:
 
     Returns:
         ``{"targets": {name: {mae, rmse, r2, count, unit}}, "truncation": {max, median, tolerance, above}}``: errors in
-        the targets' units, and, where the model states it, the certified share of any softmax row that the graphs'
-        cutoff dropped, with the tolerance of the graphs and the number of crystals above it. In those the model's
-        logits spread further than the graphs allow for.
+        the targets' units (of a classification accuracy, balanced_accuracy, f1, rocauc, cross_entropy, count), and,
+        where the model states it, the certified share of any softmax row that the graphs' cutoff dropped, with the
+        tolerance of the graphs and the number of crystals above it. In those the model's logits spread further than the
+        graphs allow for.
     """
     card: ModelCard = model.card  # type: ignore[assignment]
-    metrics = regression_metrics(predictions.prediction, predictions.target, list(card.target_names))
-    result: dict[str, Any] = {
-        "targets": {
-            name: metrics[name] | {"unit": unit} for name, unit in zip(card.target_names, card.units, strict=True)
-        }
-    }
+    result: dict[str, Any] = {"targets": make_objective(card).metrics(predictions.prediction, predictions.target)}
     bound = predictions.truncation_bound
     if not bool(bound.isnan().all()):
         tolerance = tolerance_of(model)
@@ -81,14 +85,38 @@ def mean_predictor(train: torch.Tensor, test: torch.Tensor, names: Sequence[str]
     return regression_metrics(mean.expand(len(test), -1), test.double(), list(names))
 
 
-def write_evaluation(predictions: Predictions, card: ModelCard, folder: str | Path, title: str = "") -> None:
-    """Write ``predictions.csv`` and ``parity.png`` into a folder."""
-    folder = Path(folder)
-    names = list(card.target_names)
-    write_predictions(folder / "predictions.csv", predictions.ids, predictions.target, predictions.prediction, names)
-    plot_parity(predictions.prediction, predictions.target, folder / "parity.png", names, list(card.units), title)
+def write_evaluation(predictions: Predictions, card: ModelCard, folder: str | Path, title: str = "") -> list[str]:
+    """Write ``predictions.csv`` and the pictures into a folder: ``parity.png``, or ``confusion.png`` and ``roc.png``.
+
+    The table has id, target and prediction of each crystal, in order; a missing target is empty. Of a model that
+    predicts each atom it has a row an atom: id, number of the atom from 0, element, target, prediction.
+
+    Returns:
+        The files' names.
+    """
+    folder, objective = Path(folder), make_objective(card)
+    write_table(folder / "predictions.csv", prediction_rows(predictions, objective))
+    objective.draw(predictions.prediction, predictions.target, folder, title)
+    return ["predictions.csv", *objective.pictures]
+
+
+def prediction_rows(predictions: Predictions, objective: Objective) -> list[dict[str, Any]]:
+    """The rows of ``predictions.csv``."""
+    if predictions.atoms is None:
+        names: list[dict[str, Any]] = [{"id": name} for name in predictions.ids]
+    else:
+        names = [
+            {"id": name, "atom": atom, "element": SYMBOLS[number - 1]}
+            for name, numbers in zip(predictions.ids, predictions.atoms, strict=True)
+            for atom, number in enumerate(numbers.tolist())
+        ]
+    targets, values = predictions.target.tolist(), predictions.prediction.tolist()
+    return [
+        {**name, **objective.target_cells(y), **objective.prediction_cells(x)}
+        for name, y, x in zip(names, targets, values, strict=True)
+    ]
 
 
 def targets_of(crystals: Sequence[Data]) -> torch.Tensor:
-    """Stack the targets of crystals, shape (n, T)."""
+    """Stack the targets of crystals, shape (n, T), or of their atoms."""
     return torch.cat([crystal.y for crystal in crystals])

@@ -1,4 +1,4 @@
-"""Regression errors per target, with missing values left out."""
+"""Errors of regressions and classifications, with missing values left out."""
 
 import math
 
@@ -60,13 +60,13 @@ def mean_absolute_errors(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction.double() - target.double()).abs().nanmean(dim=0)
 
 
-def masked_loss(prediction: Tensor, target: Tensor, std: Tensor, loss: str) -> Tensor:
-    r"""Return the training loss of a batch: L1 or squared error in units of each target's standard deviation.
+def total_error(prediction: Tensor, target: Tensor, std: Tensor, loss: str) -> Tensor:
+    r"""Return a batch's L1 or squared error in units of each target's standard deviation, summed over known values.
 
-    .. math:: \frac{1}{|K|} \sum_{(b,t) \in K} \Big|\frac{x_{bt} - y_{bt}}{s_t}\Big|^p, \quad p = 1, 2,
+    .. math:: \sum_{(b,t) \in K} \Big|\frac{x_{bt} - y_{bt}}{s_t}\Big|^p, \quad p = 1, 2,
 
-    over the known values K. Standardising both sides would subtract the same mean from both. Without known values the
-    loss is 0 (and so is its gradient).
+    over the known values K. Standardising both sides would subtract the same mean from both. Without known values it
+    is 0 (and so is its gradient).
 
     Args:
         prediction: predicted values, in the targets' units.
@@ -79,5 +79,69 @@ def masked_loss(prediction: Tensor, target: Tensor, std: Tensor, loss: str) -> T
     """
     known = ~target.isnan()
     difference = torch.where(known, prediction - torch.where(known, target, 0.0), 0.0) / std
-    total = difference.abs().sum() if loss == "l1" else difference.square().sum()
-    return total / known.sum().clamp(min=1)
+    return difference.abs().sum() if loss == "l1" else difference.square().sum()
+
+
+def known_classes(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows whose class is known, and the numbers of these classes.
+
+    Shapes:
+        - prediction: (n, K), target: (n, 1), NaN where unknown; result: (m, K), (m,) int64.
+    """
+    known = ~target[:, 0].isnan()
+    return prediction[known], target[known, 0].long()
+
+
+def classification_metrics(probabilities: Tensor, target: Tensor) -> dict[str, float]:
+    """Compute the metrics of a classification over the rows whose class is known, by torchmetrics.
+
+    Args:
+        probabilities: of the K classes.
+        target: number of the true class, NaN where unknown.
+
+    Shapes:
+        - probabilities: (n, K), target: (n, 1).
+
+    Returns:
+        ``accuracy``; ``balanced_accuracy``, the mean recall of the classes that occur; ``f1``, of the second of two
+        classes, else the mean over the classes that occur or are predicted; ``rocauc``, the area under the ROC curve,
+        for more than two classes the mean over those that are neither absent nor alone, each against the others;
+        ``cross_entropy`` in nats; ``count``. NaN where there are too few rows.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    try:
+        from torchmetrics.functional import classification as metrics
+    except ImportError as error:
+        raise MissingDependencyError("torchmetrics", "train") from error
+
+    number = probabilities.size(-1)
+    shapes = (tuple(probabilities.shape), tuple(target.shape))
+    check_argument(shapes == ((len(target), number), (len(target), 1)), "prediction, target", "(n, K), (n, 1)", shapes)
+    scores, classes = known_classes(probabilities.double(), target)
+    names = ("accuracy", "balanced_accuracy", "f1", "rocauc", "cross_entropy")
+    if not len(classes):
+        return dict.fromkeys(names, math.nan) | {"count": 0}
+    chosen = scores.argmax(dim=1)
+    occurring = torch.bincount(classes, minlength=number) > 0
+    recall = metrics.multiclass_recall(chosen, classes, num_classes=number, average="none")
+    if number == 2:
+        f1 = metrics.binary_f1_score(chosen, classes)
+    else:
+        f1 = metrics.multiclass_f1_score(chosen, classes, num_classes=number, average="macro")
+    tested = [1] if number == 2 else range(number)
+    areas = [
+        float(metrics.binary_auroc(scores[:, k], (classes == k).long()))
+        for k in tested
+        if bool(occurring[k]) and bool((classes != k).any())
+    ]
+    true_class = scores.gather(1, classes.unsqueeze(1)).clamp(min=torch.finfo(torch.float64).tiny)
+    return {
+        "accuracy": float((chosen == classes).double().mean()),
+        "balanced_accuracy": float(recall[occurring].double().mean()),
+        "f1": float(f1),
+        "rocauc": math.fsum(areas) / len(areas) if areas else math.nan,
+        "cross_entropy": abs(float(true_class.log().mean())),
+        "count": len(classes),
+    }

@@ -1,9 +1,11 @@
 """Predictions of a trained model for crystals, structures and files."""
 
 import contextlib
+import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.benchmark.batching import crystal_loader
+from torch_geometric_crystal.benchmark.checkpoint import ModelCard
+from torch_geometric_crystal.benchmark.objectives import make_objective
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument
 from torch_geometric_crystal.data.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 
@@ -25,11 +29,13 @@ class Predictions:
 
     Args:
         ids: the crystals' names.
-        prediction: (n, T) in physical units, on the CPU.
-        target: (n, T), NaN where unknown.
+        prediction: (n, T) in physical units, on the CPU; of a classification (n, K), probabilities of the classes. Of a
+            model that predicts each atom the rows are atoms, crystal after crystal.
+        target: (n, T), NaN where unknown; of a classification the class's number.
         truncation_bound: (n,) certified upper bound on the share of any softmax row that the graph's cutoff dropped;
             NaN for models without one.
         embedding: (n, C) pooled features, or None if not asked for.
+        atoms: atomic numbers of each crystal's atoms, n tensors, of a model that predicts each atom; else None.
     """
 
     ids: list[str]
@@ -37,17 +43,23 @@ class Predictions:
     target: Tensor
     truncation_bound: Tensor
     embedding: Tensor | None = None
+    atoms: list[Tensor] | None = None
 
 
 @dataclass(frozen=True)
 class FileRow:
-    """The prediction for one file: values of each target and the truncation's bound, or what went wrong."""
+    """The prediction for one file: values of each target and the truncation's bound, or what went wrong.
+
+    Of a model that predicts each atom there is a row for each of them, with its number from 0 and its element.
+    """
 
     structure_id: str
     path: str
     values: tuple[float, ...]
     truncation_bound: float
     error: str
+    atom: int | None = None
+    element: str = ""
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -97,6 +109,8 @@ def predict(
     place = pick_device(device)
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
     model.to(place).eval()
+    card = getattr(model, "card", None)
+    finish = make_objective(card).predict if card is not None else lambda output: output
     report = getattr(model, "truncation_report", None)
     columns: dict[str, list[Tensor]] = {"prediction": [], "target": [], "bound": [], "embedding": []}
     for batch in crystal_loader(crystals, batch_size, batch_by):
@@ -104,8 +118,9 @@ def predict(
         if dtype == torch.float64:
             batch = batch.apply(lambda x: x.double() if x.is_floating_point() else x)
         out: tuple[Tensor, ...] = model(batch, return_embedding=True) if embedding else (model(batch),)
-        columns["prediction"].append(out[0].float().cpu() if dtype != torch.float64 else out[0].cpu())
-        columns["target"].append(batch.y.cpu() if batch.get("y") is not None else out[0].cpu() * math.nan)
+        prediction = finish(out[0].float() if dtype != torch.float64 else out[0]).cpu()
+        columns["prediction"].append(prediction)
+        columns["target"].append(batch.y.cpu() if batch.get("y") is not None else _unknown(prediction, card))
         bound = report(batch) if report is not None else out[0].new_full((batch.num_graphs,), math.nan)
         columns["bound"].append(bound.double().cpu())
         if embedding:
@@ -118,7 +133,14 @@ def predict(
         target=torch.cat(columns["target"]),
         truncation_bound=torch.cat(columns["bound"]),
         embedding=torch.cat(columns["embedding"]) if embedding else None,
+        atoms=[crystal.z.cpu().clone() for crystal in crystals] if card is not None and card.level == "atom" else None,
     )
+
+
+def _unknown(prediction: Tensor, card: ModelCard | None) -> Tensor:
+    """Targets for crystals without any."""
+    width = len(card.target_names) if card is not None else prediction.size(1)
+    return prediction.new_full((len(prediction), width), math.nan)
 
 
 def predict_files(
@@ -130,6 +152,7 @@ def predict_files(
     on_batch: Callable[[int], object] | None = None,
     num_workers: int | None = None,
     progress: bool = False,
+    devices: int = 1,
 ) -> list[FileRow]:
     """Predict structure files and folders of them, in order; a file that cannot be used gives a row with its error.
 
@@ -144,25 +167,26 @@ def predict_files(
         on_batch: called after each batch with its number of crystals.
         num_workers: processes that read files and make graphs beside this one; None for as many as pay.
         progress: whether to show a bar (on a terminal only).
+        devices: number of GPUs, or of processes on the CPU, that predict; with several `on_batch` is not called.
     """
     from torch_geometric_crystal.datasets.read_structures import stream_structures
 
     rows: list[FileRow] = []
-    with contextlib.closing(
-        stream_structures(paths, transform=_OfKnownElements(model), num_workers=num_workers, progress=progress)
-    ) as results:
-        while chunk := list(itertools.islice(results, CHUNK)):
+    with contextlib.ExitStack() as stack:
+        run = _predictor(stack, model, device, devices, on_batch)
+        transform = _OfKnownElements(model)
+        streamed = stream_structures(paths, transform=transform, num_workers=num_workers, progress=progress)
+        results = stack.enter_context(contextlib.closing(streamed))
+        while chunk := list(itertools.islice(results, CHUNK * devices)):
             good = [result.data for result in chunk if result.data is not None]
-            predictions = predict(model, good, batch_size, batch_by, device, on_batch=on_batch) if good else None
-            position = 0
+            predictions = run(good, batch_size, batch_by) if good else None
+            predicted = _file_rows(predictions) if predictions is not None else iter(())
             for result in chunk:
                 name, path = result.structure_id, str(result.path)
-                if predictions is None or result.data is None:
+                if result.data is None:
                     rows.append(FileRow(name, path, (), math.nan, str(result.error)))
-                    continue
-                values = tuple(predictions.prediction[position].tolist())
-                rows.append(FileRow(name, path, values, float(predictions.truncation_bound[position]), ""))
-                position += 1
+                else:
+                    rows += [dataclasses.replace(row, structure_id=name, path=path) for row in next(predicted)]
     return rows
 
 
@@ -170,7 +194,7 @@ class _OfKnownElements:
     """A model's transform, which refuses elements that the model does not have."""
 
     def __init__(self, model: nn.Module):
-        self.transform = _transform(model)
+        self.transform = make_transform(model)
         self.num_elements = int(getattr(model, "num_elements", MAX_ATOMIC_NUMBER))  # type: ignore[arg-type]
 
     def __call__(self, data: Data) -> Data:
@@ -183,6 +207,28 @@ class _OfKnownElements:
                 "Train a model with num_elements=118",
             )
         return self.transform(data)
+
+
+def _predictor(
+    stack: contextlib.ExitStack, model: nn.Module, device: str, devices: int, on_batch: Callable[[int], object] | None
+) -> Callable[..., Predictions]:
+    """A function of crystals, batch_size and batch_by that predicts, here or in processes that end with the stack."""
+    if devices == 1:
+        return functools.partial(predict, model, device=device, on_batch=on_batch)
+    from torch_geometric_crystal.benchmark.pool import PredictionPool
+
+    return stack.enter_context(PredictionPool(model, devices, device)).predict
+
+
+def _file_rows(predictions: Predictions) -> Iterator[list[FileRow]]:
+    """The rows of each crystal in turn, without its file: one, or one for each of its atoms."""
+    values = map(tuple, predictions.prediction.tolist())
+    for index, bound in enumerate(predictions.truncation_bound.tolist()):
+        if predictions.atoms is None:
+            yield [FileRow("", "", next(values), bound, "")]
+        else:
+            symbols = [SYMBOLS[z - 1] for z in predictions.atoms[index].tolist()]
+            yield [FileRow("", "", next(values), bound, "", atom, symbol) for atom, symbol in enumerate(symbols)]
 
 
 def make_graphs(
@@ -198,15 +244,16 @@ def make_graphs(
     """
     from torch_geometric_crystal.datasets.processing import transform_crystals
 
-    return transform_crystals(list(crystals), _transform(model), num_workers, progress, "graphs")
+    return transform_crystals(list(crystals), make_transform(model), num_workers, progress, "graphs")
 
 
 def tolerance_of(model: nn.Module) -> float | None:
     """Return the dropped share that the model's graphs were made to tolerate; None if their cutoff has no tolerance."""
-    transform = _transform(model)
+    transform = make_transform(model)
     return None if getattr(transform, "cutoff", None) is not None else getattr(transform, "tol", None)
 
 
-def _transform(model: nn.Module) -> Callable[[Data], Data]:
+def make_transform(model: nn.Module) -> Callable[[Data], Data]:
+    """The transform that makes a model's graphs, with the settings of its card where it has one."""
     card = getattr(model, "card", None)
     return model.neighborhood(**(card.neighborhood if card is not None else {}))  # type: ignore[operator]

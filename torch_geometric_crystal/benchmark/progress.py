@@ -23,7 +23,8 @@ class Progress:
         losses: loss of each completed batch of the epoch under way.
         weights: number of known targets in each of them.
         best_epoch: epoch (counted from 1) with the best validation error; 0 if none yet.
-        best_error: that error: mean over targets of mean absolute error over standard deviation.
+        best_error: that error: of a regression the mean over targets of mean absolute error over standard deviation,
+            of a classification the cross-entropy.
         history: one row per completed epoch, see :meth:`finish_epoch`.
     """
 
@@ -48,7 +49,7 @@ class Progress:
         Args:
             lr: learning rate of its last step.
             seconds: its duration.
-            validation: mean absolute error of each target, by name.
+            validation: errors on the validation part, by the name of their column.
             error: the error by which epochs are compared; NaN without validation data.
 
         Returns:
@@ -56,7 +57,7 @@ class Progress:
         """
         self.epoch += 1
         row = {"epoch": self.epoch, "train_loss": self.train_loss()}
-        row |= {f"val_mae_{name}": value for name, value in validation.items()}
+        row |= validation
         self.history.append(row | {"lr": lr, "seconds": seconds})
         self.batch = 0
         self.losses, self.weights = [], []

@@ -55,7 +55,7 @@ class Recipe:
     epochs: int = _setting(500, "Passes over the training set")
     batch_size: int = _setting(128, "Size of a batch, in units of --batch-by")
     batch_by: str = _setting("crystals", "What a batch's size counts: crystals, atoms or edges")
-    loss: str = _setting("l1", "Loss on the standardised targets: l1 or mse")
+    loss: str = _setting("l1", "Loss on the standardised targets: l1 or mse; a classification has the cross-entropy")
     standardize: bool = _setting(True, "Whether the model predicts standardised targets, else the plain ones")
     optimizer: str = _setting("adamw", "Optimiser: adamw or sgd")
     lr: float = _setting(5e-4, "Learning rate at the first step; the highest one of the one-cycle schedule")

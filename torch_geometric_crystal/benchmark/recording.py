@@ -38,7 +38,7 @@ def _cell(value: Any) -> Any:
 
 
 def write_history(path: str | Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Write ``history.csv``: epoch, train_loss, val_mae_<target> for each target, lr, seconds."""
+    """Write ``history.csv``: epoch, train_loss, val_<metric>_<target> for each target, lr, seconds."""
     write_table(path, history)
 
 

@@ -11,12 +11,16 @@ from torch_geometric_crystal import __version__
 from torch_geometric_crystal.benchmark.callbacks import Callback
 from torch_geometric_crystal.benchmark.checkpoint import ModelCard, build_model, load_model, transform_settings
 from torch_geometric_crystal.benchmark.config import RunConfig, write_config
-from torch_geometric_crystal.benchmark.evaluation import evaluate, mean_predictor, targets_of, write_evaluation
+from torch_geometric_crystal.benchmark.evaluation import evaluate, targets_of, write_evaluation
+from torch_geometric_crystal.benchmark.fine_tuning import from_checkpoint, take_weights
+from torch_geometric_crystal.benchmark.objectives import make_objective
+from torch_geometric_crystal.benchmark.optimizer import freeze_parameters
 from torch_geometric_crystal.benchmark.plots import plot_learning_curve
 from torch_geometric_crystal.benchmark.progress import seed_everything
 from torch_geometric_crystal.benchmark.recording import write_json
 from torch_geometric_crystal.benchmark.sources import CrystalParts, load_parts
 from torch_geometric_crystal.benchmark.training import FitResult, fit
+from torch_geometric_crystal.checks import check_argument
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +40,20 @@ class RunResult:
     output: Path
 
 
-def build_run_model(config: RunConfig, target_names: Sequence[str], units: Sequence[str]) -> nn.Module:
-    """Construct the configured model from its seed; ``model.card`` says how to use it."""
+def build_run_model(
+    config: RunConfig, target_names: Sequence[str], units: Sequence[str], classes: Sequence[str] = ()
+) -> nn.Module:
+    """Construct the configured model from its seed; ``model.card`` says how to use it.
+
+    Raises:
+        ValueError: if the model's options contradict the task.
+    """
+    given = config.model_options.get("level", config.level)
+    check_argument(given == config.level, "level", "the run's level, not one of model_options", given)
+    outputs = len(classes) if config.task == "classification" else len(target_names)
+    level = {} if config.level == "crystal" else {"level": config.level}
     seed_everything(config.seed)
-    model = build_model(config.model, {**config.model_options, "num_targets": len(target_names)})
+    model = build_model(config.model, {**config.model_options, "num_targets": outputs} | level)
     transform = model.neighborhood(**config.neighborhood)  # type: ignore[operator]
     model.card = ModelCard(  # type: ignore[assignment]
         model=config.model,
@@ -48,6 +62,9 @@ def build_run_model(config: RunConfig, target_names: Sequence[str], units: Seque
         graph=repr(transform),
         target_names=tuple(target_names),
         units=tuple(units),
+        task=config.task,
+        level=config.level,
+        classes=tuple(classes),
     )
     return model
 
@@ -61,8 +78,8 @@ def run_training(
 ) -> RunResult:
     """Open the data, train, evaluate, and write everything into a folder.
 
-    The folder gets config.yaml, history.csv, best.ckpt, last.ckpt, predictions.csv and parity.png of the test part,
-    learning_curve.png and metrics.json.
+    The folder gets config.yaml, history.csv, best.ckpt, last.ckpt, predictions.csv and parity.png (of a classification
+    confusion.png and roc.png) of the test part, learning_curve.png and metrics.json.
 
     Args:
         config: what to do.
@@ -75,11 +92,15 @@ def run_training(
         ValueError: for a setting that does not fit, naming it.
         CheckpointError: if the checkpoint to resume from cannot be used.
     """
+    config = _complete(config, output, resume)
     scout = build_model(config.model, config.model_options)
     _tell(callbacks, f"opening {config.data}")
     transform = scout.neighborhood(**config.neighborhood)  # type: ignore[operator]
     fractions = (config.val_fraction, config.test_fraction)
-    crystals = load_parts(config.data, config.targets, transform, config.seed, *fractions, progress=progress)
+    classes = () if config.task == "classification" else None
+    crystals = load_parts(
+        config.data, config.targets, transform, config.seed, *fractions, progress, config.level, classes
+    )
     return train_and_evaluate(config, crystals, output, callbacks, resume)
 
 
@@ -96,12 +117,18 @@ def train_and_evaluate(
     errors of the others stand beside them in metrics.json.
     """
     output = Path(output)
-    config = dataclasses.replace(config, targets=crystals.target_names)
-    model = build_run_model(config, crystals.target_names, crystals.units)
+    config = dataclasses.replace(_complete(config, output, resume), targets=crystals.target_names)
+    model = build_run_model(config, crystals.target_names, crystals.units, crystals.classes)
     card: ModelCard = model.card  # type: ignore[assignment]
+    transfer = None
+    if config.init_from and not _continues(output, resume):
+        transfer = take_weights(model, config.init_from, card)
+        _tell(callbacks, transfer.describe())
+    _check_freezing(model, config, callbacks)
     write_config(config, output / "config.yaml")
     train, validation = crystals.parts["train"], crystals.parts["val"]
-    result = fit(model, train, validation, config, card, output, callbacks, resume)
+    keep = transfer is not None and transfer.same_targets
+    result = fit(model, train, validation, config, card, output, callbacks, resume, keep)
     if result.reason == "interrupted":
         return RunResult(result, None, {}, output)
 
@@ -113,11 +140,17 @@ def train_and_evaluate(
         "seed": config.seed,
         "library_version": __version__,
         "parameters": sum(p.numel() for p in model.parameters()),
+        "task": config.task,
+        "level": config.level,
+        "baseline": make_objective(card).baseline_name,
+        "init_from": config.init_from or None,
+        "frozen": sum(not p.requires_grad for p in model.parameters()),
         "crystals": {part: len(crystals.parts[part]) for part in crystals.parts},
         "training": _training_summary(result),
     }
     metrics |= _evaluate_all(models, config, crystals, card, output)
     averaged = metrics["validation"].get("averaged", {}).get("targets", {})
+    error = make_objective(card).error
     if result.progress.history:
         plot_learning_curve(
             result.progress.history,
@@ -125,10 +158,29 @@ def train_and_evaluate(
             card.target_names,
             card.units,
             f"{config.model} on {config.data}",
-            {name: errors["mae"] for name, errors in averaged.items()},
+            {name: errors[error] for name, errors in averaged.items()},
+            error,
         )
     write_json(output / "metrics.json", metrics)
     return RunResult(result, models[metrics["reported_weights"]], metrics, output)
+
+
+def _continues(output: str | Path, resume: bool) -> bool:
+    return resume and (Path(output) / "last.ckpt").is_file()
+
+
+def _complete(config: RunConfig, output: str | Path, resume: bool) -> RunConfig:
+    """The configuration with what the checkpoint to start from says, or that of the run itself where it continues."""
+    return from_checkpoint(config, output if _continues(output, resume) else config.init_from)
+
+
+def _check_freezing(model: nn.Module, config: RunConfig, callbacks: Sequence[Callback]) -> None:
+    frozen = freeze_parameters(model, config.freeze)
+    if frozen:
+        parameters = dict(model.named_parameters())
+        weights = sum(parameters[name].numel() for name in frozen)
+        total = sum(parameter.numel() for parameter in parameters.values())
+        _tell(callbacks, f"frozen: {len(frozen)} of {len(parameters)} tensors, {weights} of {total} weights")
 
 
 def _evaluate_all(
@@ -147,7 +199,7 @@ def _evaluate_all(
             if name == reported:
                 write_evaluation(predictions, card, output, f"{config.model} on {config.data}, test part")
     if test:
-        metrics["mean_predictor"] = mean_predictor(targets_of(train), targets_of(test), card.target_names)
+        metrics["mean_predictor"] = make_objective(card).baseline(targets_of(train), targets_of(test))
     return metrics
 
 

@@ -22,11 +22,13 @@ class CrystalParts:
         parts: crystals by ``"train"``, ``"val"`` and ``"test"``: lists, or parts of a graph store.
         target_names: names of the columns of y.
         units: their units; empty where unknown.
+        classes: names of the classes that y numbers, in a classification.
     """
 
     parts: dict[str, Any]
     target_names: tuple[str, ...]
     units: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
 
 def bundled_datasets() -> dict[str, Any]:
@@ -42,7 +44,14 @@ def bundled_datasets() -> dict[str, Any]:
     }
 
 
-def open_dataset(data: str, targets: Sequence[str], transform: Callable | None, progress: bool = False) -> Any:
+def open_dataset(
+    data: str,
+    targets: Sequence[str],
+    transform: Callable | None,
+    progress: bool = False,
+    level: str = "crystal",
+    classes: Sequence[str] | None = None,
+) -> Any:
     """Open a bundled data set by name or any other by path, with `transform` applied once and cached.
 
     Args:
@@ -51,30 +60,47 @@ def open_dataset(data: str, targets: Sequence[str], transform: Callable | None, 
         targets: names of the targets; the first that the data set has if none.
         transform: for a model, ``model.neighborhood()``.
         progress: whether to show a bar while the graphs are made.
+        level: ``"crystal"``, or ``"atom"`` for targets with a value for each atom.
+        classes: for a classification names of the classes, empty for those that the data set has; None for numbers.
+
+    Returns:
+        The data set; its attribute ``classes`` has the names of the classes, none if targets are numbers.
 
     Raises:
-        ValueError: if the data set has no targets, or not those.
+        ValueError: if the data set has no targets, not those, or none that can be read so.
         FileNotFoundError: if `data` is neither a bundled name nor a path.
     """
-    from torch_geometric_crystal.datasets import CrystalDataset, OnDiskCrystals, open_source
+    from torch_geometric_crystal.datasets import CrystalDataset, LabelSource, OnDiskCrystals
     from torch_geometric_crystal.datasets.graph_store import is_graph_store
+    from torch_geometric_crystal.datasets.labels import open_level
 
     bundled = bundled_datasets()
     settings: dict[str, Any] = {"pre_transform": transform, "log": progress}
+    labelled = level != "crystal" or classes is not None
     if data in bundled:
+        check_argument(not labelled, "data", "a set with classes or values of each atom", f"{data}, which has neither")
         names = list(targets) or [next(iter(bundled[data].units))]
-        return bundled[data](target=names, **settings)
+        dataset: Any = bundled[data](target=names, **settings)
+        dataset.classes = ()
+        return dataset
     if is_graph_store(data):
-        store = OnDiskCrystals(data, list(targets) or None)
-        store.check_transform(transform)
-        return OnDiskCrystals(data, store.target_names[:1]) if not targets and len(store.target_names) > 1 else store
+        check_argument(not labelled, "data", "a source of classes or values of each atom", f"{data}, a graph store")
+        dataset = OnDiskCrystals(data, list(targets) or None)
+        dataset.check_transform(transform)
+        if not targets and len(dataset.target_names) > 1:
+            dataset = OnDiskCrystals(data, dataset.target_names[:1])
+        dataset.classes = ()
+        return dataset
     try:
-        source = open_source(data, list(targets) or None)
+        source = open_level(data, list(targets) or None, level)
         if not targets and len(source.target_names) > 1:
-            source = open_source(data, source.target_names[0])
+            source = open_level(data, source.target_names[0], level)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"data: {data!r} is neither a path nor one of {', '.join(bundled)}") from error
-    return CrystalDataset(source, on_error="skip", **settings)
+    labels = LabelSource(source, level=level, classes=classes) if labelled else None
+    dataset = CrystalDataset(labels or source, on_error="skip", **settings)
+    dataset.classes = (labels.classes if labels is not None else None) or ()
+    return dataset
 
 
 def load_parts(
@@ -85,6 +111,8 @@ def load_parts(
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     progress: bool = False,
+    level: str = "crystal",
+    classes: Sequence[str] | None = None,
 ) -> CrystalParts:
     """Open a data set with targets and cut it: as its authors did where it has a split, else at random by `seed`.
 
@@ -96,35 +124,51 @@ def load_parts(
         val_fraction: share to validate on, in a random split.
         test_fraction: share to test on, in a random split.
         progress: whether to show a bar while the graphs are made.
+        level: as in :func:`open_dataset`.
+        classes: as in :func:`open_dataset`.
 
     Raises:
         ValueError: if there are no targets, or too few crystals to split.
     """
     from torch_geometric_crystal.datasets import OnDiskCrystals
 
-    _check_targets(data, targets)
-    dataset = open_dataset(data, targets, transform, progress)
+    _check_targets(data, targets, level)
+    dataset = open_dataset(data, targets, transform, progress, level, classes)
     names = tuple(dataset.target_names)
+    check_argument(len(names) > 0, "data", "crystals with at least one target to train on or compare with", data)
+    _check_known(dataset, names)
     units = dict(getattr(dataset, "units", {}))
     split = dataset.split() if hasattr(dataset, "split") else {}
     if set(split) != set(PARTS):
         split = random_split(len(dataset), val_fraction, test_fraction, seed)
     if isinstance(dataset, OnDiskCrystals):
         on_disk: dict[str, Any] = {part: dataset.index_select(split[part]) for part in PARTS}
-        check_argument(len(names) > 0, "data", "crystals with at least one target to train on or compare with", data)
         return CrystalParts(on_disk, names, ("",) * len(names))
     parts = {part: [dataset[int(index)] for index in split[part]] for part in PARTS}
-    return CrystalParts(parts, names, tuple(units.get(name, "") for name in names))
+    return CrystalParts(parts, names, tuple(units.get(name, "") for name in names), dataset.classes)
 
 
-def _check_targets(data: str, targets: Sequence[str]) -> None:
+def _check_known(dataset: Any, names: Sequence[str]) -> None:
+    """Refuse targets without a single value, and say what was wrong with those that were left out."""
+    known = np.zeros(len(names), dtype=bool)
+    labels = dataset.with_fields("y") if hasattr(dataset, "with_fields") else dataset
+    for index in range(len(labels)):
+        known |= (~labels[index].y.isnan()).any(dim=0).numpy()
+        if known.all():
+            return
+    absent = ", ".join(repr(name) for name, found in zip(names, known, strict=True) if not found)
+    left_out = f"; left out was {': '.join(dataset.errors[0])}" if dataset.errors else ""
+    raise ValueError(f"target: no crystal has a value of {absent}{left_out}")
+
+
+def _check_targets(data: str, targets: Sequence[str], level: str) -> None:
     """Raise ``ValueError`` where no target is chosen, before graphs are made."""
-    from torch_geometric_crystal.datasets import open_source
     from torch_geometric_crystal.datasets.graph_store import is_graph_store
+    from torch_geometric_crystal.datasets.labels import open_level
 
     if targets or data in bundled_datasets() or is_graph_store(data) or not Path(data).expanduser().exists():
         return
-    source = open_source(data)
+    source = open_level(data, level=level)
     if source.target_names:
         return
     available = ", ".join(repr(name) for name in source.available_targets)

@@ -14,8 +14,7 @@ from torch import nn
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.benchmark.batching import BATCH_BY
-from torch_geometric_crystal.benchmark.prediction import CHUNK, Predictions, pick_device, predict
-from torch_geometric_crystal.benchmark.prediction import _transform as make_transform
+from torch_geometric_crystal.benchmark.prediction import CHUNK, Predictions, make_transform, pick_device, predict
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument, check_choice
 from torch_geometric_crystal.datasets.processing import Recipe, StructureWarning, outcomes
 from torch_geometric_crystal.datasets.readers.structure_list import StructureListSource
@@ -132,7 +131,7 @@ def predict_stream(
         One result for each model.
     """
     for model in models:
-        level = getattr(getattr(model, "card", None), "level", "crystal")
+        level = card.level if (card := getattr(model, "card", None)) is not None else "crystal"
         check_argument(level == "crystal", "model", "one of whole crystals (for atoms, see tgcrystal predict)", level)
     collected = [_Collected(model.normalization.num_targets) for model in models]  # type: ignore[arg-type,union-attr]
     results = iter(graphs)

@@ -8,7 +8,6 @@ import contextlib
 import copy
 import hashlib
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +22,23 @@ from torch_geometric_crystal.benchmark.batching import crystal_loader
 from torch_geometric_crystal.benchmark.callbacks import Callback, StopRequest
 from torch_geometric_crystal.benchmark.checkpoint import CheckpointError, ModelCard, read_checkpoint, save_checkpoint
 from torch_geometric_crystal.benchmark.config import RunConfig
+from torch_geometric_crystal.benchmark.fabric import make_fabric
 from torch_geometric_crystal.benchmark.gradients import Gradients
-from torch_geometric_crystal.benchmark.metrics import mean_absolute_errors
+from torch_geometric_crystal.benchmark.objectives import make_objective
+from torch_geometric_crystal.benchmark.optimizer import freeze_parameters, hold_frozen, make_optimizer
+from torch_geometric_crystal.benchmark.processes import Group, Place, Workers, quiet_distribution
 from torch_geometric_crystal.benchmark.progress import Progress, random_state, restore_random_state, seed_everything
-from torch_geometric_crystal.benchmark.recipe import Recipe
 from torch_geometric_crystal.benchmark.recording import write_history
-from torch_geometric_crystal.checks import MissingDependencyError, check_argument
+from torch_geometric_crystal.benchmark.validation import Validation
+from torch_geometric_crystal.checks import check_argument
 from torch_geometric_crystal.datasets.atomic_write import remove_leftovers
 from torch_geometric_crystal.datasets.graph_store import OnDiskCrystals
 from torch_geometric_crystal.nn.readout import TargetNormalization
 
 CHECKPOINT_SECONDS = 600.0
 """A checkpoint is written at each epoch's end, and within an epoch when the last one is this old."""
+ACTIONS = ("", "save", "time", "interrupted")
+"""After a batch: go on, write a checkpoint, or write it and stop for one of two reasons."""
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -56,45 +60,6 @@ class FitResult:
     averaged_epochs: int
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser over all of the model's parameters, in two groups where some do not decay."""
-    parameters: Any = [p for p in model.parameters() if p.requires_grad]
-    if not recipe.decay_vectors:
-        vectors = [p for p in parameters if p.dim() <= 1]
-        parameters = [{"params": [p for p in parameters if p.dim() > 1]}, {"params": vectors, "weight_decay": 0.0}]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-        )
-    return torch.optim.AdamW(parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
-
-
-def make_fabric(device: str, precision: str) -> Any:
-    """Return the Lightning Fabric for a device name (``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``).
-
-    Raises:
-        MissingDependencyError: without lightning.
-        ValueError: for a device that is unknown or not there.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from lightning.fabric import Fabric
-    except ImportError as error:
-        raise MissingDependencyError("lightning", "train") from error
-
-    kind, _, index = device.partition(":")
-    check_argument(
-        kind in ("auto", "cpu", "cuda", "mps") and (not index or (kind == "cuda" and index.isdigit())),
-        "device", "auto, cpu, cuda, cuda:<number> or mps", device,
-    )  # fmt: skip
-    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
-        raise ValueError(f"device: {device!r} is not available here; use --device cpu or auto")
-    # A model and crystals in float64 pass through Fabric's "32-true" unchanged; its "64-true" would round the outputs.
-    precision = {"32": "32-true", "64": "32-true"}.get(precision, precision)
-    return Fabric(accelerator=kind, devices=[int(index)] if index else 1, precision=precision)  # type: ignore[arg-type]
-
-
 def fit(
     model: nn.Module,
     train: Sequence[Data],
@@ -104,6 +69,7 @@ def fit(
     output: str | Path,
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
+    keep_normalization: bool = False,
 ) -> FitResult:
     """Train a model and write ``last.ckpt``, ``best.ckpt`` and ``history.csv`` into a folder.
 
@@ -112,15 +78,23 @@ def fit(
     was never interrupted, whether it was stopped between epochs or within one. SIGINT and SIGTERM write the checkpoint
     and return.
 
+    With several devices each batch is shared among as many processes (DDP of Lightning Fabric), so that the run is that
+    of one process but for rounding. This process starts the others, writes all files and hears the signals. The others
+    import the script that runs, whose work must then stand under ``if __name__ == "__main__":``. Where a batch has
+    fewer crystals than there are processes, the others repeat one of it without its targets. A model with a batch norm
+    that is not this library's normalises by the statistics of each process's share.
+
     Args:
-        model: takes a batch, returns (B, T) in physical units, and has ``normalization``.
-        train: crystals with their graphs and targets y (1, T).
+        model: takes a batch, returns (B, T) in physical units (of a classification (B, K) logits, and rows of
+            atoms where it predicts these), and has ``normalization``.
+        train: crystals with their graphs and targets y (1, T), of atoms (N, T).
         validation: likewise; may be empty, then no best epoch is chosen.
-        config: recipe, seed, device, precision and time limit.
+        config: recipe, seed, devices, precision, time limit, and what to freeze.
         card: how to use the weights, stored in the checkpoints.
         output: the run's folder.
         callbacks: told about progress.
         resume: continue from ``last.ckpt`` where there is one; otherwise start anew and remove an older run's files.
+        keep_normalization: whether the model's normalisation of the targets stays as it is.
 
     Returns:
         How the run ended. The model has the weights of the last step, not their mean.
@@ -128,9 +102,19 @@ def fit(
     Raises:
         CheckpointError: if the checkpoint to resume from is damaged or of another run.
         TrainingDivergedError: if the loss becomes infinite or NaN.
+        WorkerError: if one of several processes fails.
     """
     check_argument(len(train) > 0, "train", "at least one crystal", "none")
-    return _Fit(model, train, validation, config, card, Path(output), callbacks).run(resume)
+    resume = resume and (Path(output) / "last.ckpt").is_file()
+    job = (model, train, validation, config, card, Path(output), resume, keep_normalization)
+    if config.devices == 1:
+        return _Fit(None, *job, callbacks).run()
+    with Workers(config.devices, _help_fit, job) as place, quiet_distribution():
+        return _Fit(place, *job, callbacks).run()
+
+
+def _help_fit(place: Place, *job: Any) -> None:
+    _Fit(place, *job).run()
 
 
 class _Fit:
@@ -138,50 +122,59 @@ class _Fit:
 
     def __init__(
         self,
+        place: Place | None,
         model: nn.Module,
         train: Sequence[Data],
         validation: Sequence[Data],
         config: RunConfig,
         card: ModelCard,
         output: Path,
-        callbacks: Sequence[Callback],
+        resume: bool,
+        keep_normalization: bool,
+        callbacks: Sequence[Callback] = (),
     ):
         self.config, self.recipe, self.card, self.callbacks = config, config.recipe, card, callbacks
+        self.resume = resume
         self.last, self.best, self.history = output / "last.ckpt", output / "best.ckpt", output / "history.csv"
-        self.fabric = make_fabric(config.device, config.precision)
-        normalization: TargetNormalization = model.normalization  # type: ignore[assignment]
+        self.fabric = make_fabric(config.device, config.precision, place)
+        self.group = Group(place, self.fabric.device)
+        self.objective = make_objective(card)
         labels = train.with_fields("y", "structure_id") if isinstance(train, OnDiskCrystals) else train
-        normalization.fit(torch.cat([crystal.y for crystal in labels]))
-        if not self.recipe.standardize:
-            normalization.reset()
+        if not keep_normalization:
+            normalization: TargetNormalization = model.normalization  # type: ignore[assignment]
+            target = torch.cat([crystal.y for crystal in labels])
+            self.objective.fit_normalization(normalization, target, self.recipe.standardize)
+        freeze_parameters(model, config.freeze)
         if config.precision == "64":
             model.double()
             train, validation = (_in_double(crystals) for crystals in (train, validation))
         self.model = model
         self.module, self.optimizer = self.fabric.setup(model, make_optimizer(model, self.recipe))
-        self.gradients = Gradients(model, self.module, self.fabric, config)
+        self.gradients = Gradients(model, self.module, self.fabric, config, self.objective)
         by = (self.recipe.batch_size, self.recipe.batch_by)
-        self.loader = crystal_loader(train, *by, shuffle=True, seed=config.seed)
-        self.validation: Any = crystal_loader(validation, *by) if len(validation) > 0 else []
+        share = (self.group.rank, self.group.size)
+        self.loader = crystal_loader(train, *by, shuffle=True, seed=config.seed, share=share)
+        batches: Any = crystal_loader(validation, *by) if len(validation) > 0 else []
         if not isinstance(validation, OnDiskCrystals):
-            self.validation = list(self.validation)  # joined once; a store's crystals may not fit into the memory
+            batches = list(batches)  # joined once; a store's crystals may not fit into the memory
+        self.validation = Validation(batches, self.gradients, self.group)
         self.data_hash = _data_hash(labels)
         self.progress = Progress()
         self.average = WeightAverage()
         self.epoch_steps = 1
         self.saved_at = time.perf_counter()
 
-    def run(self, resume: bool) -> FitResult:
-        resume = resume and self.last.is_file()
-        for path in (self.last, self.best, self.history):
+    def run(self) -> FitResult:
+        for path in (self.last, self.best, self.history) if self.group.is_first else ():
             remove_leftovers(path)
-            if not resume:
+            if not self.resume:
                 path.unlink(missing_ok=True)  # an older run's, which a later resume must not take for this one
-        seed_everything(self.config.seed)  # here, since packages that setting up loads may draw random numbers
-        if resume:
+        # Here, since packages that setting up loads may draw random numbers; dropout differs between processes.
+        seed_everything(self.config.seed + self.group.rank)
+        if self.resume:
             self._restore()
         self._tell("on_start", self.recipe.epochs, self.progress.epoch, self.config.max_time)
-        with StopRequest() as stop:
+        with StopRequest() if self.group.is_first else contextlib.nullcontext(StopRequest()) as stop:
             reason = self._reason_to_stop()
             while not reason:
                 reason = self._run_epoch(stop) or self._reason_to_stop()
@@ -192,10 +185,10 @@ class _Fit:
         progress, recipe = self.progress, self.recipe
         if progress.epoch >= recipe.epochs:
             return "finished"
-        if recipe.patience and self.validation and progress.epoch - progress.best_epoch >= recipe.patience:
+        if recipe.patience and self.validation.batches and progress.epoch - progress.best_epoch >= recipe.patience:
             return "early"
         last_epoch = progress.history[-1]["seconds"] if progress.history and progress.batch == 0 else 0.0
-        return "time" if self._out_of_time(last_epoch) else ""
+        return "time" if self.group.decide(self._out_of_time(last_epoch)) else ""
 
     def _out_of_time(self, ahead: float = 0.0) -> bool:
         limit = self.config.max_time
@@ -209,6 +202,7 @@ class _Fit:
         sampler.set_epoch(progress.epoch, progress.batch)  # type: ignore[union-attr]
         self._tell("on_epoch_start", progress.epoch + 1, num_batches, progress.batch)
         self.module.train()
+        hold_frozen(self.model)
         losses: list[Tensor] = []
         clock = time.perf_counter()
         for batch in self.loader:
@@ -216,25 +210,33 @@ class _Fit:
             now = time.perf_counter()
             progress.seconds, clock = progress.seconds + now - clock, now
             self._tell("on_batch_end", progress.epoch + 1, progress.seconds)
-            finished = progress.batch == num_batches
-            interrupted = stop.requested or (self._out_of_time() and not finished)
-            if interrupted or now - self.saved_at > CHECKPOINT_SECONDS:
+            action = ACTIONS[self.group.decide(ACTIONS.index(self._next_action(stop, now)))]
+            if action:
                 self._collect(losses)
                 self._save()
-            if interrupted:
-                return "interrupted" if stop.requested else "time"
+            if action in ("interrupted", "time"):
+                return action
         self._collect(losses)
         self._finish_epoch(clock)
-        return "interrupted" if stop.requested else ""
+        return "interrupted" if self.group.decide(stop.requested) else ""
+
+    def _next_action(self, stop: StopRequest, now: float) -> str:
+        """What to do after a batch, by the clock and the signals of this process."""
+        if stop.requested:
+            return "interrupted"
+        if self._out_of_time() and self.progress.batch != self.epoch_steps:
+            return "time"
+        return "save" if now - self.saved_at > CHECKPOINT_SECONDS else ""
 
     def _step(self, batch: Batch) -> Tensor:
         progress = self.progress
         settings = self.recipe.optimizer_settings(progress.step, progress.epoch, self.epoch_steps)
         for group in self.optimizer.param_groups:
             group.update(settings)
-        progress.weights.append(int((~batch.y.isnan()).sum()))
+        known = int(self.group.sum((~batch.y.isnan()).sum()))
+        progress.weights.append(known)
         batch = batch.to(self.fabric.device, non_blocking=True)
-        loss = self.gradients(batch)
+        loss = self.gradients(batch, None if self.group.size == 1 else max(known, 1) / self.group.size)
         if self.recipe.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm, foreach=True)
         self.optimizer.step()
@@ -248,7 +250,7 @@ class _Fit:
     def _collect(self, losses: list[Tensor]) -> None:
         """Move the batches' losses from the device into the progress: one wait for many batches."""
         if losses:
-            self.progress.losses += torch.stack(losses).tolist()
+            self.progress.losses += (self.group.sum(torch.stack(losses)) / self.group.size).tolist()
             losses.clear()
         loss = self.progress.train_loss()
         if not abs(loss) < float("inf"):
@@ -260,14 +262,14 @@ class _Fit:
     def _finish_epoch(self, clock: float) -> None:
         progress = self.progress
         before = sum(row["seconds"] for row in progress.history)
-        validation, error = self._validate()
+        validation, error = self.validation()
         progress.seconds += time.perf_counter() - clock
         is_best = progress.finish_epoch(self._lr(), progress.seconds - before, validation, error)
         if self._averaging():
             self.average.update(self.model.state_dict())
         else:
             self.average.reset()
-        if is_best:
+        if is_best and self.group.is_first:
             save_checkpoint(self.best, self.card, self.model.state_dict())
         self._save()
         self._tell("on_epoch_end", progress.history[-1], is_best)
@@ -283,21 +285,10 @@ class _Fit:
         share = self._averaging_start() / self.recipe.epochs
         return limit is not None and self.progress.seconds >= 60.0 * limit * share
 
-    @torch.no_grad()
-    def _validate(self) -> tuple[dict[str, float], float]:
-        if not self.validation:
-            return {}, float("nan")
-        self.module.eval()
-        predictions, targets = [], []
-        for batch in self.validation:
-            batch = batch.to(self.fabric.device, non_blocking=True)
-            predictions.append(self.gradients.predict(batch))
-            targets.append(batch.y)
-        errors = mean_absolute_errors(torch.cat(predictions).cpu(), torch.cat(targets).cpu())
-        scaled = errors / self.model.normalization.std.cpu()  # type: ignore[union-attr,operator]
-        return dict(zip(self.card.target_names, errors.tolist(), strict=True)), float(scaled.nanmean())
-
     def _save(self) -> None:
+        self.saved_at = time.perf_counter()
+        if not self.group.is_first:
+            return
         averaged = self.average.averaged(self.model.state_dict()) if self.average.count else None
         training = {
             "optimizer": self.optimizer.state_dict(),
@@ -310,7 +301,6 @@ class _Fit:
         }
         save_checkpoint(self.last, self.card, self.model.state_dict(), averaged, training)
         write_history(self.history, self.progress.history)
-        self.saved_at = time.perf_counter()
 
     def _restore(self) -> None:
         content = read_checkpoint(self.last)
@@ -326,10 +316,12 @@ class _Fit:
             self.optimizer.load_state_dict(state["optimizer"])
             self.progress = Progress.from_dict(state["progress"])
             self.average.load_state_dict(state["average"])
-            restore_random_state(state["random"], self.fabric.device)
+            if self.group.is_first:
+                restore_random_state(state["random"], self.fabric.device)
         if self.average.count > self.progress.epoch - self._averaging_start() and not self._timely():
             self.average.reset()  # the run is now longer: its last epochs are others
-        write_history(self.history, self.progress.history)
+        if self.group.is_first:
+            write_history(self.history, self.progress.history)
 
     def _tell(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:

@@ -88,9 +88,10 @@ def _baseline(task: Any, name: str, folder: Path, seed: int) -> Any:
 
 def _predict_examples(task: Any, result: Any, output: Path) -> None:
     """Write test structures as CIF files, and predict them through the same door as a user's files."""
+    from torch_geometric_crystal.benchmark.objectives import make_objective
     from torch_geometric_crystal.benchmark.prediction import predict_files
     from torch_geometric_crystal.benchmark.recording import write_table
-    from torch_geometric_crystal.cli.predict import prediction_columns, prediction_row
+    from torch_geometric_crystal.cli.predict import prediction_row
     from torch_geometric_crystal.data import to_structure
 
     folder = output / "not_trained_on"
@@ -101,8 +102,8 @@ def _predict_examples(task: Any, result: Any, output: Path) -> None:
     for name in names:
         structures[name].to(filename=str(folder / f"{name}.cif"))
     rows = predict_files(result.run.model, [folder / f"{name}.cif" for name in names], device="cpu")
-    columns = prediction_columns(result.run.model.card)
-    write_table(output / "predictions.csv", [prediction_row(row, columns) for row in rows])
+    objective = make_objective(result.run.model.card)
+    write_table(output / "predictions.csv", [prediction_row(row, objective) for row in rows])
     out = console()
     out.rule("CIF files that it was not trained on")
     for row in rows:

@@ -18,6 +18,19 @@ from rich.table import Table
 
 LOG_SECONDS = 10.0
 """Without a terminal, epochs are reported as lines at least this far apart."""
+SHOWN_ERRORS = {"val_mae_": "MAE", "val_cross_entropy_": "cross-entropy", "val_accuracy_": "accuracy"}
+"""How the columns of a history begin that the bar shows, and what they are called there."""
+COLUMNS = {
+    "regression": {"MAE": ("mae", ".4g"), "RMSE": ("rmse", ".4g"), "R²": ("r2", ".3f")},
+    "classification": {
+        "accuracy": ("accuracy", ".3f"),
+        "balanced": ("balanced_accuracy", ".3f"),
+        "F1": ("f1", ".3f"),
+        "ROC-AUC": ("rocauc", ".3f"),
+        "cross-entropy": ("cross_entropy", ".4g"),
+    },
+}
+"""Columns of a table of errors: heading, metric and format."""
 
 
 def console() -> Console:
@@ -115,27 +128,31 @@ class TrainingBar:
     def _state(self, row: Mapping[str, float]) -> str:
         parts = [f"loss {row['train_loss']:.4f}"]
         for key, value in row.items():
-            if key.startswith("val_mae_"):
-                unit = self.units.get(key.removeprefix("val_mae_"), "")
-                parts.append(f"val MAE {value:.4g} {unit}".rstrip())
+            for prefix, name in SHOWN_ERRORS.items():
+                if key.startswith(prefix):
+                    unit = self.units.get(key.removeprefix(prefix), "")
+                    parts.append(f"val {name} {value:.4g} {unit}".rstrip())
         return ", ".join(parts)
 
 
-def error_table(title: str, errors: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+def error_table(title: str, errors: Mapping[str, Mapping[str, Mapping[str, Any]]], level: str = "crystal") -> Table:
     """A table of errors.
 
     Args:
         title: heading.
-        errors: by name of the predictor, then by target: mae, rmse, r2, count, and unit where known.
+        errors: by name of the predictor, then by target: mae, rmse, r2, count, and unit where known; of a
+            classification accuracy, balanced_accuracy, f1, rocauc, cross_entropy and count.
+        level: what is counted: ``"crystal"`` or ``"atom"``.
     """
+    rows = [(name, target, values) for name, targets in errors.items() for target, values in targets.items()]
+    columns = COLUMNS["regression" if all("mae" in values for _, _, values in rows) else "classification"]
     table = Table(title=title, title_justify="left")
-    for column in ("", "target", "MAE", "RMSE", "R²", "crystals"):
+    for column in ("", "target", *columns, f"{level}s"):
         table.add_column(column, justify="left" if column in ("", "target") else "right")
-    for name, targets in errors.items():
-        for target, values in targets.items():
-            unit = values.get("unit", "")
-            cells = [f"{values['mae']:.4g} {unit}".rstrip(), f"{values['rmse']:.4g}", f"{values['r2']:.3f}"]
-            table.add_row(name, target, *cells, str(values["count"]))
+    for name, target, values in rows:
+        cells = [format(values[key], shape) for key, shape in columns.values()]
+        cells[0] = f"{cells[0]} {values.get('unit', '')}".rstrip()
+        table.add_row(name, target, *cells, str(values["count"]))
     return table
 
 

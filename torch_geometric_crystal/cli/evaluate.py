@@ -6,12 +6,21 @@ from typing import Annotated, Any
 import typer
 
 from torch_geometric_crystal.cli.display import console, error_table, show_files, show_truncation
-from torch_geometric_crystal.cli.options import DATA_HELP, BatchBy, BatchSize, Checkpoint, Device, Weights, help_text
+from torch_geometric_crystal.cli.options import (
+    DATA_HELP,
+    BatchBy,
+    BatchSize,
+    Checkpoint,
+    Device,
+    Devices,
+    Weights,
+    help_text,
+)
 
 HELP = """Compute a trained model's errors on crystals with known targets.
 
-Writes metrics.json, predictions.csv and parity.png, and states the certified bound on the share of any softmax row that
-the graphs' cutoff dropped.
+Writes metrics.json, predictions.csv and parity.png (of a classification confusion.png and roc.png), and states the
+certified bound on the share of any softmax row that the graphs' cutoff dropped.
 
 Examples:
 
@@ -30,6 +39,7 @@ def evaluate(
     batch_size: BatchSize = 64,
     batch_by: BatchBy = "crystals",
     device: Device = "auto",
+    devices: Devices = 1,
     seed: Annotated[int, typer.Option(help="Seed of the random split of data without its own, as in training.")] = 0,
 ) -> None:
     """Compute a trained model's errors on crystals with known targets."""
@@ -42,14 +52,15 @@ def evaluate(
     model = load_model(checkpoint, weights)
     card: Any = model.card
     transform = model.neighborhood(**card.neighborhood)  # type: ignore[operator]
-    parts = load_parts(data, card.target_names, transform, seed, progress=True)
-    metrics, predictions = compute(model, choose_part(parts, split), batch_size, batch_by, device)
+    classes = card.classes if card.task == "classification" else None
+    parts = load_parts(data, card.target_names, transform, seed, progress=True, level=card.level, classes=classes)
+    metrics, predictions = compute(model, choose_part(parts, split), batch_size, batch_by, device, devices)
     write_json(output / "metrics.json", {"checkpoint": str(checkpoint), "data": data, "split": split} | metrics)
-    write_evaluation(predictions, card, output, f"{card.model} on {data}, {split} part")
-    console().print(error_table(f"{data}, {split} part", {str(card.model): metrics["targets"]}))
+    files = write_evaluation(predictions, card, output, f"{card.model} on {data}, {split} part")
+    console().print(error_table(f"{data}, {split} part", {str(card.model): metrics["targets"]}, card.level))
     if "truncation" in metrics:
         show_truncation(metrics["truncation"], len(predictions.ids))
-    show_files(output, ["metrics.json", "predictions.csv", "parity.png"])
+    show_files(output, ["metrics.json", *files])
 
 
 def register(app: typer.Typer) -> None:

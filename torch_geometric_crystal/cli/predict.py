@@ -7,13 +7,14 @@ import typer
 
 from torch_geometric_crystal.cli.display import console, show_files, warn
 from torch_geometric_crystal.cli.ensemble import predict_ensemble
-from torch_geometric_crystal.cli.options import BatchBy, BatchSize, Checkpoints, Device, Weights, help_text
+from torch_geometric_crystal.cli.options import BatchBy, BatchSize, Checkpoints, Device, Devices, Weights, help_text
 
 HELP = """Predict the properties of crystals in CIF, POSCAR, xyz or JSON files, or folders of them.
 
 Writes a CSV and a JSON file with one row per file, in the order given: id, prediction, the certified bound on the share
 of any softmax row that was cut off, and, for a file that could not be used, the error. Such files do not stop the
-others: the exit code is 0, with a warning.
+others: the exit code is 0, with a warning. A classification gives the most probable class and the probability of each;
+a model of atoms gives a row for each atom, with its number from 0 and its element.
 
 Several checkpoints are an ensemble: the prediction is their mean, with their standard deviation as spread, and, with
 the calibration.json of tgcrystal calibrate, the standard deviation of the error as uncertainty.
@@ -38,6 +39,7 @@ def predict(
     batch_size: BatchSize = 64,
     batch_by: BatchBy = "crystals",
     device: Device = "auto",
+    devices: Devices = 1,
     calibration: Annotated[
         Path | None, typer.Option(help="calibration.json that tgcrystal calibrate made for these checkpoints.")
     ] = None,
@@ -50,24 +52,27 @@ def predict(
         raise ValueError("--calibration: it belongs to an ensemble; give each of its checkpoints with -c")
     (checkpoint,) = checkpoints
     from torch_geometric_crystal.benchmark.checkpoint import load_model
+    from torch_geometric_crystal.benchmark.objectives import make_objective
     from torch_geometric_crystal.benchmark.prediction import predict_files, tolerance_of
-    from torch_geometric_crystal.benchmark.recording import write_json, write_table
+    from torch_geometric_crystal.benchmark.recording import column_names, write_json, write_table
 
     model = load_model(checkpoint, weights)
     card: Any = model.card
-    rows = predict_files(model, files, batch_size, batch_by, device, progress=True)
-    columns = prediction_columns(card)
-    table = [prediction_row(row, columns) for row in rows]
+    rows = predict_files(model, files, batch_size, batch_by, device, progress=True, devices=devices)
+    objective = make_objective(card)
+    table = [prediction_row(row, objective) for row in rows]
     csv_path = output.with_suffix(".csv")
     write_table(csv_path, table)
+    columns = column_names(card.target_names)[1]
     units = dict(zip(columns, card.units, strict=True))
     write_json(csv_path.with_suffix(".json"), {"checkpoint": str(checkpoint), "units": units, "predictions": table})
     failed = [row for row in rows if row.error]
-    console().print(f"{len(rows) - len(failed)} of {len(rows)} files predicted")
+    total = sum(not row.atom for row in rows)
+    console().print(f"{total - len(failed)} of {total} files predicted")
     if failed:
         warn(f"{len(failed)} failed, see the column error; the first, {failed[0].path}: {failed[0].error}")
     tolerance = tolerance_of(model)
-    above = [row for row in rows if tolerance is not None and row.truncation_bound > tolerance]
+    above = [row for row in rows if tolerance is not None and row.truncation_bound > tolerance and not row.atom]
     if above:
         warn(
             f"truncation_bound is above the graphs' tolerance {tolerance:g} for {len(above)} files, "
@@ -76,19 +81,13 @@ def predict(
     show_files(csv_path.parent, [csv_path.name, csv_path.with_suffix(".json").name])
 
 
-def prediction_columns(card: Any) -> list[str]:
-    """Names of the columns with predictions: ``prediction``, or ``prediction_<name>`` for several targets."""
-    from torch_geometric_crystal.benchmark.recording import column_names
-
-    return column_names(card.target_names)[1]
-
-
-def prediction_row(row: Any, columns: list[str]) -> dict[str, Any]:
-    """One file's row: id, predictions, truncation_bound, error, file; what there is not is None."""
-    values = row.values or (None,) * len(columns)
+def prediction_row(row: Any, objective: Any) -> dict[str, Any]:
+    """One file's row, or one atom's: id, predictions, truncation_bound, error, file; what there is not is None."""
+    atom = {"atom": row.atom, "element": row.element or None} if objective.card.level == "atom" else {}
     return {
         "id": row.structure_id,
-        **dict(zip(columns, values, strict=True)),
+        **atom,
+        **objective.prediction_cells(row.values),
         "truncation_bound": row.truncation_bound,
         "error": row.error or None,
         "file": row.path,

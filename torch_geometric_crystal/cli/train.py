@@ -17,12 +17,18 @@ OUTPUT_FILES = (
     "metrics.json",
     "learning_curve.png",
     "parity.png",
+    "confusion.png",
+    "roc.png",
 )
 HELP = """Train a model and evaluate it.
 
 The output folder gets config.yaml (reusable with --config), history.csv, best.ckpt, last.ckpt, predictions.csv,
-metrics.json, learning_curve.png and parity.png. Ctrl-C writes last.ckpt; --resume continues from it, on one CPU to the
-same bits.
+metrics.json, learning_curve.png and parity.png, of a classification confusion.png and roc.png. Ctrl-C writes last.ckpt;
+--resume continues from it, on one CPU to the same bits.
+
+--task classification learns classes, texts or whole numbers; of K classes the model gives K probabilities. --level atom
+learns a value for each atom, from columns of extended XYZ or lists in JSON. --init-from starts from another run's
+weights, with a new head where the targets are others; --freeze leaves parameters as they are.
 
 Examples:
 
@@ -33,6 +39,12 @@ Examples:
   tgcrystal train --config runs/flla/config.yaml --seed 1 --output runs/flla-seed1
 
   tgcrystal train --resume --output runs/flla
+
+  tgcrystal train --data my_cifs/ --task classification --output runs/phases
+
+  tgcrystal train --data my_cifs/ --init-from runs/flla --freeze 'blocks.[012].*' --lr 1e-4 --output runs/tuned
+
+  tgcrystal train --data flla_2015 --devices 2 --output runs/two   [dim](two processes share each batch)[/dim]
 """
 
 
@@ -43,8 +55,18 @@ def train(
         list[str] | None,
         typer.Option("--target", "-t", help="Target to learn; repeat for several. Default: the first."),
     ] = None,
+    task: Annotated[str | None, typer.Option(help="regression (default) or classification.")] = None,
+    level: Annotated[str | None, typer.Option(help="What has targets: crystal (default) or atom.")] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="crystalformer (default), cgcnn or alignn.", show_default=False)
+    ] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint or run's folder to start from; model and graph are then its own, unless given."),
+    ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(help="Parameters to leave as they are: a pattern of names, as 'blocks.0.*'. Repeatable."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -61,6 +83,9 @@ def train(
         int | None, typer.Option(min=0, help="Seed of weights, batches and random split. Default: 0.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1 or mps.")] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="GPUs, or processes on the CPU, that share each batch. Default: 1.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="32 (default), 64 or bf16-mixed.")] = None,
     compile_model: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Run the model through torch.compile.")
@@ -95,12 +120,15 @@ def train(
 ) -> None:
     """Train a model and evaluate it."""
     flags = {
-        "data": data, "targets": target, "model": model, "seed": seed, "device": device, "precision": precision,
-        "compile": compile_model, "cuda_graphs": cuda_graphs, "max_time": max_time,
-        "val_fraction": val_fraction, "test_fraction": test_fraction,
+        "data": data, "targets": target, "task": task, "level": level, "model": model, "seed": seed, "device": device,
+        "devices": devices, "precision": precision, "compile": compile_model, "cuda_graphs": cuda_graphs,
+        "max_time": max_time, "val_fraction": val_fraction, "test_fraction": test_fraction, "freeze": freeze,
+        "init_from": None if init_from is None else str(init_from),
     }  # fmt: skip
     settings = _read_settings(config, output, resume)
     settings |= {name: value for name, value in flags.items() if value not in (None, [])}
+    if settings.get("init_from") and "model" not in settings:
+        settings["model"] = _model_of(settings["init_from"])
     options = parse_settings(model_option or [], "--model-option")
     graph = parse_settings(graph_option or [], "--graph-option") | ({} if tol is None else {"tol": tol})
     settings["model_options"] = dict(settings.get("model_options") or {}) | options
@@ -117,6 +145,13 @@ def _read_settings(config: Path | None, output: Path | None, resume: bool) -> di
             raise ValueError("--resume: give the run's folder with --output")
         config = output / "config.yaml"
     return {} if config is None else read_config(config)
+
+
+def _model_of(checkpoint: str) -> str:
+    from torch_geometric_crystal.benchmark.checkpoint import load_model
+
+    card: Any = load_model(checkpoint).card
+    return str(card.model)
 
 
 def _merge_recipe(base: Any, preset: str | None, flags: dict[str, Any]) -> dict[str, Any]:
@@ -152,7 +187,9 @@ def show_run(result: Any) -> None:
     training, metrics = result.metrics["training"], result.metrics
     errors = {f"{name} weights": values["targets"] for name, values in metrics["test"].items()}
     if errors:
-        console().print(error_table("Test errors", errors | {"mean of training set": metrics["mean_predictor"]}))
+        title = "Test errors" if metrics["task"] == "regression" else "Test metrics"
+        errors[metrics["baseline"]] = metrics["mean_predictor"]
+        console().print(error_table(title, errors, metrics["level"]))
     minutes = training["seconds"] / 60.0
     console().print(
         f"epochs: {training['epochs']}, in {minutes:.1f} min ({training['ended']}), "

@@ -10,6 +10,7 @@ from torch_geometric_crystal.datasets.crystal_dataset import CrystalDataset
 from torch_geometric_crystal.datasets.elastic_2015 import Elastic2015
 from torch_geometric_crystal.datasets.flla_2015 import FLLA2015
 from torch_geometric_crystal.datasets.graph_store import OnDiskCrystals
+from torch_geometric_crystal.datasets.labels import LabelSource
 from torch_geometric_crystal.datasets.matbench_phonons import MatbenchPhonons
 from torch_geometric_crystal.datasets.mp_20_val import MP20Val
 from torch_geometric_crystal.datasets.open_source import open_source
@@ -31,6 +32,7 @@ __all__ = [
     "Elastic2015",
     "Entry",
     "FileResult",
+    "LabelSource",
     "MP20Val",
     "MatbenchPhonons",
     "OnDiskCrystals",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch_geometric.data import Data
 
@@ -23,25 +24,37 @@ class Entry:
 
     Attributes:
         structure_id: Its name.
-        targets: Its target values, NaN where missing; None if the source has no targets.
+        targets: Its target values, NaN where missing: a tuple of T, or, for targets of each atom, an array (N, T); None
+            if the source has no targets.
         build: Module-level function ``build(raw, structure_id, dtype) -> Data``.
         raw: What `build` reads: a path, a dictionary, arrays.
+        labels: The targets as the source has them: numbers, texts, lists of a value for each atom.
+        fault: What is wrong with the targets, and the remedy; None if they can be used.
     """
 
     structure_id: str
-    targets: tuple[float, ...] | None
+    targets: tuple[float, ...] | np.ndarray | None
     build: Callable[[Any, str, torch.dtype], Data]
     raw: Any
+    labels: tuple[Any, ...] = ()
+    fault: tuple[str, str] | None = None
 
     def load(self, dtype: torch.dtype = torch.float32) -> Data:
         """Parse and check the crystal.
 
         Raises:
-            InvalidStructureError: if it cannot be read or is not a valid crystal.
+            InvalidStructureError: if it cannot be read, is not a valid crystal, or its targets cannot be used.
         """
+        if self.fault is not None:
+            raise InvalidStructureError(self.structure_id, *self.fault)
         data = self.build(self.raw, self.structure_id, dtype)
         data.structure_id = self.structure_id
-        if self.targets is not None:
+        if isinstance(self.targets, np.ndarray):
+            if len(self.targets) != data.z.numel():
+                fault = f"it has {data.z.numel()} atoms but {len(self.targets)} values a target"
+                raise InvalidStructureError(self.structure_id, fault, "Give a value for each atom, null where unknown")
+            data.y = torch.from_numpy(self.targets).to(dtype)
+        elif self.targets is not None:
             data.y = torch.tensor([self.targets], dtype=dtype)
         return data
 
@@ -106,15 +119,20 @@ def labelled_entry(
     """An `Entry` whose targets are parsed from `values`; one that raises when loaded if a value is not a number."""
     if not target_names:
         return Entry(structure_id, None, build, raw)
-    targets = []
-    for name, value in zip(target_names, values, strict=True):
+    labels, targets = tuple(values), []
+    for name, value in zip(target_names, labels, strict=True):
         try:
             targets.append(parse_target(value))
         except ValueError as error:
-            return faulty_entry(
-                structure_id, f"target {name!r}: {error}", "Give a number, or leave it empty if it is unknown"
-            )
-    return Entry(structure_id, tuple(targets), build, raw)
+            fault = f"target {name!r}: {error}"
+            return Entry(structure_id, None, build, raw, labels, (fault, _remedy(value)))
+    return Entry(structure_id, tuple(targets), build, raw, labels)
+
+
+def _remedy(value: Any) -> str:
+    if isinstance(value, str):
+        return "Give a number, or leave it empty if it is unknown; to learn classes, choose the task classification"
+    return "Give a number; to learn a value for each atom, choose the level atom"
 
 
 def faulty_entry(structure_id: str, fault: str, remedy: str) -> Entry:

@@ -89,9 +89,8 @@ class CrystalEstimator(BaseEstimator):
         path = Path(path)
         model = load_model(path, weights)
         card: Any = model.card
-        task, level = getattr(card, "task", "regression"), getattr(card, "level", "crystal")
-        received = f"{str(path)!r}, for {task} of {level}s"
-        fits = (task, level) == (cls.task, "crystal")
+        received = f"{str(path)!r}, for {card.task} of {card.level}s"
+        fits = (card.task, card.level) == (cls.task, "crystal")
         check_argument(fits, "path", f"a checkpoint for {cls.task} of crystals", received)
         params = {"model": card.model, "model_options": dict(card.model_options), "neighborhood": card.neighborhood}
         params["model_options"].pop("num_targets", None)
@@ -161,9 +160,8 @@ class CrystalEstimator(BaseEstimator):
             "test_fraction": 0.0,
             "seed": self.seed,
             "device": self.device,
+            "task": self.task,
         }
-        if self.task != "regression":
-            settings["task"] = self.task
         return RunConfig.from_dict(plain(settings))
 
     def _fitted(self) -> dict[str, Any]:

@@ -77,10 +77,11 @@ class CUDAGraphed:
 
     @torch.no_grad()
     def __call__(self, data: Data) -> Tensor:
-        """Predict the targets of each crystal of a batch, shape (B, T). No gradients."""
+        """Predict the targets of each crystal of a batch, shape (B, T), or of each atom, (N, T). No gradients."""
         graph = self.model.gather(data)
         (out,) = self._recordings.run(graph)
-        return out[: graph.num_crystals].clone()  # type: ignore[index]
+        rows = graph.num_crystals if self.model.head.level == "crystal" else graph.z.numel()
+        return out[:rows].clone()  # type: ignore[index]
 
     @property
     def sizes(self) -> list[GraphSizes]:
@@ -114,6 +115,9 @@ class CUDAGraphedGradients:
         most: int = 8,
         record: Recorder | None = None,
     ):
+        check_argument(
+            model.head.level == "crystal", "model", "one with targets of crystals", "one with those of atoms"
+        )
         self.model, self.loss = model, loss
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._recordings = _Recordings(self._gradients, most, _recorder_for(model, record))

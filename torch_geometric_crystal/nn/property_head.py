@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from torch_geometric_crystal.checks import check_choice
-from torch_geometric_crystal.nn.readout import pool_atoms
+from torch_geometric_crystal.checks import check_argument, check_choice
+from torch_geometric_crystal.nn.readout import LEVELS, pool_atoms
 from torch_geometric_crystal.ops.precision import without_autocast
 
 
@@ -20,16 +20,23 @@ class PropertyHead(nn.Module):
         hidden_channels (int): Size of the hidden layer.
         num_targets (int): Number of targets T.
         pooling (str, optional): :obj:`"mean"`, or :obj:`"sum"` for extensive targets. (default: :obj:`"mean"`)
+        level (str, optional): :obj:`"crystal"`, or :obj:`"atom"` for targets of each atom, without pooling:
+            :math:`\mathbf{x}_i` in place of :math:`\bar{\mathbf{x}}`. (default: :obj:`"crystal"`)
 
     Shapes:
         - **input:** states :math:`(N, C)`, crystal of each atom :math:`(N,)`
-        - **output:** targets :math:`(B, T)` and the pooled states :math:`(B, C)`
+        - **output:** targets :math:`(B, T)` and the pooled states :math:`(B, C)`; of atoms :math:`(N, T)` and
+          :math:`(N, C)`
     """
 
-    def __init__(self, channels: int, hidden_channels: int, num_targets: int, pooling: str = "mean"):
+    def __init__(
+        self, channels: int, hidden_channels: int, num_targets: int, pooling: str = "mean", level: str = "crystal"
+    ):
         super().__init__()
         check_choice("pooling", pooling, ("mean", "sum"))
+        check_choice("level", level, LEVELS)
         self.pooling = pooling
+        self.level = level
         self.hidden = nn.Linear(channels, hidden_channels)
         self.out = nn.Linear(hidden_channels, num_targets)
 
@@ -48,7 +55,9 @@ class PropertyHead(nn.Module):
             ptr: as in :func:`~torch_geometric_crystal.nn.readout.pool_atoms`.
         """
         with without_autocast(x.device):
-            pooled = pool_atoms(x.to(self.hidden.weight.dtype), batch, num_crystals, self.pooling, ptr)
+            pooled = x.to(self.hidden.weight.dtype)
+            if self.level == "crystal":
+                pooled = pool_atoms(pooled, batch, num_crystals, self.pooling, ptr)
             return self.out(self.hidden(pooled).relu()), pooled
 
     def atom_contributions(self, x: Tensor, batch: Tensor, num_crystals: int) -> Tensor:
@@ -58,7 +67,11 @@ class PropertyHead(nn.Module):
         the crystal, and every change of it is credited to the atoms in proportion to what each adds to
         :math:`\bar{x}` (Aumann and Shapley's rule; integrated gradients). A rectifier is active on one interval of the
         path, so the integral is exact. The output at :math:`\bar{x} = 0` is shared equally.
+
+        Raises:
+            ValueError: if the targets are of atoms already.
         """
+        check_argument(self.level == "crystal", "level", "'crystal', whose targets atoms share", self.level)
         pooled = pool_atoms(x, batch, num_crystals, self.pooling)
         at_start = self.hidden.bias
         slope = pooled @ self.hidden.weight.T  # (B, hidden): pre-activation = at_start + slope * position on the path

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from torch_geometric_crystal.checks import check_argument, check_choice, check_shape
 
+LEVELS = ("crystal", "atom")
+"""What has targets: each crystal, or each atom."""
+
 
 class TargetNormalization(nn.Module):
     r"""Mean and standard deviation of each target, stored with a model's weights.

@@ -1,11 +1,9 @@
 import csv
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from torch_geometric_crystal.benchmark.config import RunConfig
 from torch_geometric_crystal.benchmark.tasks import fold, fold_crystals, load_task, read_records, run_fold
 from torch_geometric_crystal.benchmark.tasks.record import read_record
 
@@ -103,10 +101,6 @@ def test_matbench_scores_labels_so_the_area_of_the_probabilities_stands_beside_i
     assert scores["rocauc"] == scores["balanced_accuracy"] == 0.75
 
 
-CLASSIFIES = "task" in {field.name for field in dataclasses.fields(RunConfig)}
-
-
-@pytest.mark.skipif(not CLASSIFIES, reason="models do not classify")
 def test_a_model_is_recorded_with_the_probability_of_being_true(metals, tiny_config, tmp_path):
     record = run_fold(metals, 0, tiny_config(), tmp_path / "fold").record
     with (tmp_path / "fold/predictions.csv").open() as file:
@@ -114,9 +108,3 @@ def test_a_model_is_recorded_with_the_probability_of_being_true(metals, tiny_con
     assert [row["id"] for row in rows] == list(record.predictions)
     stated = [float(row["probability_True"]) for row in rows]
     assert stated == pytest.approx(list(record.predictions.values()), rel=1e-6)
-
-
-@pytest.mark.skipif(CLASSIFIES, reason="models classify")
-def test_where_models_cannot_classify_the_task_is_refused_and_the_baselines_named(metals, tiny_config, tmp_path):
-    with pytest.raises(ValueError, match=r"matbench_mp_is_metal is a classification.*--model composition"):
-        run_fold(metals, 0, tiny_config(), tmp_path / "fold")

@@ -348,5 +348,5 @@ def test_arguments_are_checked(arguments, message):
 def test_repr():
     assert repr(ALIGNN()) == (
         "ALIGNN(num_targets=1, channels=256, embedding_channels=64, num_alignn_layers=4, num_gcn_layers=4, "
-        "num_edge_gaussians=80, num_angle_gaussians=40, num_neighbors=12, cutoff=8.0)"
+        "num_edge_gaussians=80, num_angle_gaussians=40, num_neighbors=12, cutoff=8.0, level='crystal')"
     )

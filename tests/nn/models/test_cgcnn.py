@@ -222,5 +222,5 @@ def test_arguments_are_checked(arguments, message):
 def test_repr():
     assert repr(CGCNN()) == (
         "CGCNN(num_targets=1, channels=64, num_layers=3, hidden_channels=128, "
-        "num_neighbors=12, cutoff=8.0, edge_step=0.2)"
+        "num_neighbors=12, cutoff=8.0, edge_step=0.2, level='crystal')"
     )

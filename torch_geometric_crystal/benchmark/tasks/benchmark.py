@@ -7,7 +7,7 @@ from typing import Any
 
 from torch_geometric_crystal.benchmark.config import RunConfig
 from torch_geometric_crystal.benchmark.recording import write_text
-from torch_geometric_crystal.benchmark.tasks.fold import classification_settings, settings_of
+from torch_geometric_crystal.benchmark.tasks.fold import settings_of
 from torch_geometric_crystal.benchmark.tasks.job import FoldJob, Loader, Reporter, run_job
 from torch_geometric_crystal.benchmark.tasks.record import FOLD_FILE, FoldRecord, read_record
 from torch_geometric_crystal.benchmark.tasks.task import Task
@@ -102,11 +102,8 @@ def _check_settings(task: Task, config: RunConfig, folder: Path) -> None:
     """Keep the settings of a folder's folds, or refuse other ones."""
     import yaml
 
-    from torch_geometric_crystal.benchmark.baselines import BASELINES
     from torch_geometric_crystal.benchmark.config import read_config
 
-    if config.model not in BASELINES:
-        classification_settings(task)
     settings: dict[str, Any] = {"task": task.name, "data_sha256": task.source.fingerprint()}
     settings |= {"statement": task.statement, **settings_of(config)}
     path = folder / SETTINGS_FILE

@@ -76,7 +76,7 @@ def run_fold(
     output = Path(output)
     crystals = fold_crystals(task, fold, config, callbacks)
     hidden = dataclasses.replace(crystals, parts=crystals.parts | {"test": []})
-    config = dataclasses.replace(config, data=task.name, **classification_settings(task))
+    config = dataclasses.replace(config, data=task.name, task=task.kind)
     run = train_and_evaluate(config, hidden, output, callbacks, resume)
     if run.model is None:
         return None
@@ -97,22 +97,6 @@ def run_fold(
     return FoldResult(record, run)
 
 
-def classification_settings(task: Task) -> dict[str, Any]:
-    """Return the run settings that a classification needs.
-
-    Raises:
-        ValueError: if this version trains no classifiers.
-    """
-    if task.kind == "regression":
-        return {}
-    if "task" not in {field.name for field in dataclasses.fields(RunConfig)}:
-        raise ValueError(
-            f"task: {task.name} is a classification, for which this version trains no model; use --model composition "
-            "or --model mean"
-        )
-    return {"task": task.kind}
-
-
 def fold_crystals(task: Task, fold: int, config: RunConfig, callbacks: Sequence[Callback] = ()) -> CrystalParts:
     """Return the crystals of one fold with the model's graphs; those of the test part have no targets.
 
@@ -128,7 +112,6 @@ def fold_crystals(task: Task, fold: int, config: RunConfig, callbacks: Sequence[
         ValueError: for a fold that is not there.
     """
     split = task.split(fold, config.seed)
-    classification_settings(task)
     for callback in callbacks:
         callback.on_message(f"opening the graphs of {task.name}")
     scout = build_model(config.model, config.model_options)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 from torch_geometric.data import Data
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 ID_KEYS = ("structure_id", "material_id", "jid")
 SCALAR_RESULTS = ("energy", "free_energy", "magmom")
+ATOM_FIELDS = ("numbers", "positions")
+PLURALS = {"charge": "charges", "magmom": "magmoms"}
 Record: TypeAlias = "tuple[str, Atoms, dict[str, Any]]"
 
 
@@ -120,7 +123,7 @@ class ExtendedXyzSource(AseSource):
     """An extended XYZ file of any number of structures.
 
     Names are ``structure_id``, ``material_id`` or ``jid`` of the comment line, else numbers from 0; targets are named
-    values of the comment line (``energy`` too).
+    values of the comment line (``energy`` too), or columns of numbers, which have a value for each atom.
     """
 
     remedy = 'Each structure needs a line with its number of atoms and a comment line with Lattice="..."'
@@ -132,7 +135,14 @@ class ExtendedXyzSource(AseSource):
             for number, atoms in enumerate(iread(file, index=":", format="extxyz")):
                 results = {} if atoms.calc is None else atoms.calc.results
                 scalars = {key: results[key] for key in SCALAR_RESULTS if key in results}
-                yield str(number), atoms, scalars | atoms.info
+                yield str(number), atoms, _columns(atoms, results) | scalars | atoms.info
+
+
+def _columns(atoms: "Atoms", results: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Values of each atom, also by the names of the file's columns that ASE makes plurals of."""
+    arrays = {key: value for key, value in (atoms.arrays | results).items() if key not in ATOM_FIELDS}
+    columns = {key: value for key, value in arrays.items() if np.shape(value) == (len(atoms),)}
+    return {name: columns[plural] for name, plural in PLURALS.items() if plural in columns} | columns
 
 
 def _check_tables(path: Path) -> None:

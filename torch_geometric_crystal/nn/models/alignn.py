@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from torch_geometric_crystal.checks import check_argument
+from torch_geometric_crystal.checks import check_argument, check_choice
 from torch_geometric_crystal.nn.batch_norm import BatchNorm
 from torch_geometric_crystal.nn.conv.edge_gated_conv import EdgeGatedConv
 from torch_geometric_crystal.nn.crystal_graph import edge_distances
 from torch_geometric_crystal.nn.models.element_features import NUM_ELEMENT_FEATURES
 from torch_geometric_crystal.nn.models.element_features import element_features as tabulated_features
-from torch_geometric_crystal.nn.readout import TargetNormalization, pool_atoms
+from torch_geometric_crystal.nn.readout import LEVELS, TargetNormalization, pool_atoms
 from torch_geometric_crystal.ops.lattice import edge_vectors
 from torch_geometric_crystal.transforms.line_graph import LINE_GRAPH_INDEX, line_graph_pairs, pair_cosines
 
@@ -68,12 +68,14 @@ class ALIGNN(nn.Module):
             come in addition. (default: :obj:`12`)
         cutoff (float, optional): Distance R up to which neighbours are looked for first, and up to which the Gaussians
             reach, in A. (default: :obj:`8.0`)
+        level (str, optional): :obj:`"crystal"`, or :obj:`"atom"` for targets of each atom, without the mean.
+            (default: :obj:`"crystal"`)
 
     Shapes:
         - **input:** a batch of B crystals with `z` :math:`(N,)`, `pos` :math:`(N, 3)`, `cell` :math:`(B, 3, 3)`,
           `edge_index` :math:`(2, E)`, `edge_shift` :math:`(E, 3)`, `edge_dist` :math:`(E,)`
         - **output:** targets :math:`(B, T)` in physical units; with ``return_embedding=True`` also
-          :math:`\mathbf{h}`, :math:`(B, C)`
+          :math:`\mathbf{h}`, :math:`(B, C)`. At the level of atoms :math:`(N, T)` and :math:`(N, C)`
     """
 
     element_features: Tensor
@@ -89,8 +91,10 @@ class ALIGNN(nn.Module):
         num_angle_gaussians: int = 40,
         num_neighbors: int = 12,
         cutoff: float = 8.0,
+        level: str = "crystal",
     ):
         super().__init__()
+        check_choice("level", level, LEVELS)
         check_argument(num_targets >= 1, "num_targets", "at least 1", num_targets)
         check_argument(num_alignn_layers >= 0, "num_alignn_layers", "at least 0", num_alignn_layers)
         check_argument(num_gcn_layers >= 0, "num_gcn_layers", "at least 0", num_gcn_layers)
@@ -106,6 +110,7 @@ class ALIGNN(nn.Module):
         self.num_angle_gaussians = num_angle_gaussians
         self.num_neighbors = num_neighbors
         self.cutoff = cutoff
+        self.level = level
 
         self.register_buffer("element_features", torch.from_numpy(tabulated_features()).to(torch.get_default_dtype()))
         self.atom_embedding = _mlp(NUM_ELEMENT_FEATURES, channels)
@@ -135,6 +140,7 @@ class ALIGNN(nn.Module):
             "num_angle_gaussians": self.num_angle_gaussians,
             "num_neighbors": self.num_neighbors,
             "cutoff": self.cutoff,
+            "level": self.level,
         }
 
     def neighborhood(self, **kwargs: Any) -> BaseTransform:
@@ -173,9 +179,10 @@ class ALIGNN(nn.Module):
                 y, z = line_graph_conv(y, pairs, z)
         for conv in self.gcn_convs:
             x, y = conv(x, edge_index, y)
-        embedding = pool_atoms(x, data.batch, data.num_graphs if data.batch is not None else 1, ptr=data.get("ptr"))
-        out = self.normalization(self.out(embedding))
-        return (out, embedding) if return_embedding else out
+        if self.level == "crystal":
+            x = pool_atoms(x, data.batch, data.num_graphs if data.batch is not None else 1, ptr=data.get("ptr"))
+        out = self.normalization(self.out(x))
+        return (out, x) if return_embedding else out
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.config().items())

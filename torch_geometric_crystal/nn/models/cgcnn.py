@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from torch_geometric_crystal.checks import check_argument
+from torch_geometric_crystal.checks import check_argument, check_choice
 from torch_geometric_crystal.nn.conv.crystal_graph_conv import CrystalGraphConv
 from torch_geometric_crystal.nn.crystal_graph import edge_distances
 from torch_geometric_crystal.nn.models.element_features import NUM_ELEMENT_FEATURES
 from torch_geometric_crystal.nn.models.element_features import element_features as tabulated_features
-from torch_geometric_crystal.nn.readout import TargetNormalization, pool_atoms
+from torch_geometric_crystal.nn.readout import LEVELS, TargetNormalization, pool_atoms
 
 
 class CGCNN(nn.Module):
@@ -44,11 +44,13 @@ class CGCNN(nn.Module):
         num_neighbors (int, optional): Neighbours of an atom in the graph. (default: :obj:`12`)
         cutoff (float, optional): Largest distance of a neighbour, R, in A. (default: :obj:`8.0`)
         edge_step (float, optional): Spacing and width w of the Gaussians, in A. (default: :obj:`0.2`)
+        level (str, optional): :obj:`"crystal"`, or :obj:`"atom"` for targets of each atom, without the mean.
+            (default: :obj:`"crystal"`)
 
     Shapes:
         - **input:** a batch of B crystals with `z` :math:`(N,)`, `edge_index` :math:`(2, E)`, `edge_dist` :math:`(E,)`
         - **output:** targets :math:`(B, T)` in physical units; with ``return_embedding=True`` also
-          :math:`\mathbf{h}`, :math:`(B, C)`
+          :math:`\mathbf{h}`, :math:`(B, C)`. At the level of atoms :math:`(N, T)` and :math:`(N, C)`
     """
 
     element_features: Tensor
@@ -62,8 +64,10 @@ class CGCNN(nn.Module):
         num_neighbors: int = 12,
         cutoff: float = 8.0,
         edge_step: float = 0.2,
+        level: str = "crystal",
     ):
         super().__init__()
+        check_choice("level", level, LEVELS)
         check_argument(num_targets >= 1, "num_targets", "at least 1", num_targets)
         check_argument(num_layers >= 1, "num_layers", "at least 1", num_layers)
         check_argument(cutoff > 0.0, "cutoff", "a positive distance in A", cutoff)
@@ -77,6 +81,7 @@ class CGCNN(nn.Module):
         self.num_neighbors = num_neighbors
         self.cutoff = cutoff
         self.edge_step = edge_step
+        self.level = level
 
         self.num_gaussians = round(cutoff / edge_step) + 1
         self.register_buffer("element_features", torch.from_numpy(tabulated_features()).to(torch.get_default_dtype()))
@@ -104,6 +109,7 @@ class CGCNN(nn.Module):
             "num_neighbors": self.num_neighbors,
             "cutoff": self.cutoff,
             "edge_step": self.edge_step,
+            "level": self.level,
         }
 
     def neighborhood(self, **kwargs: Any) -> BaseTransform:
@@ -127,8 +133,9 @@ class CGCNN(nn.Module):
         edge_attr = self._edge_features(data)
         for conv in self.convs:
             x = conv(x, data.edge_index, edge_attr)
-        pooled = pool_atoms(x, data.batch, data.num_graphs if data.batch is not None else 1, ptr=data.get("ptr"))
-        embedding = F.softplus(self.hidden(F.softplus(pooled)))
+        if self.level == "crystal":
+            x = pool_atoms(x, data.batch, data.num_graphs if data.batch is not None else 1, ptr=data.get("ptr"))
+        embedding = F.softplus(self.hidden(F.softplus(x)))
         out = self.normalization(self.out(embedding))
         return (out, embedding) if return_embedding else out
 

@@ -92,11 +92,13 @@ class Crystalformer(nn.Module):
         num_elements (int, optional): Largest atomic number that the embedding holds. (default: :obj:`98`)
         r0, r0_reciprocal, rho_min, rho_min_reciprocal, rho_max, basis_range, elu_beta, reciprocal_floor: as in
             :class:`~torch_geometric_crystal.nn.PeriodicInfiniteAttention`.
+        level (str, optional): :obj:`"crystal"`, or :obj:`"atom"` for targets of each atom, without the mean.
+            (default: :obj:`"crystal"`)
 
     Shapes:
         - **input:** a batch of B crystals with `z` :math:`(N,)` and the fields that :meth:`neighborhood` writes
         - **output:** targets :math:`(B, T)` in physical units; with ``return_embedding=True`` also the pooled states
-          :math:`(B, C)`
+          :math:`(B, C)`. At the level of atoms :math:`(N, T)` and :math:`(N, C)`
 
     Raises:
         ValueError: if an argument is out of range, or a batch comes without the graph.
@@ -122,6 +124,7 @@ class Crystalformer(nn.Module):
         basis_range: float | None = None,
         elu_beta: float = 0.1,
         reciprocal_floor: float = 1e-6,
+        level: str = "crystal",
     ):
         super().__init__()
         check_argument(num_blocks >= 1, "num_blocks", "at least 1", num_blocks)
@@ -154,7 +157,7 @@ class Crystalformer(nn.Module):
         ]
         self.blocks = nn.ModuleList(blocks)
         self._basis = next((block.attention.basis for block in blocks if block.attention.basis is not None), None)
-        self.head = PropertyHead(channels, head_channels or channels, num_targets, pooling)
+        self.head = PropertyHead(channels, head_channels or channels, num_targets, pooling, level)
         self.normalization = TargetNormalization(num_targets)
         self.reset_parameters()
 
