@@ -305,7 +305,7 @@ def test_other_sizes_are_kept_in_the_config():
     model = ALIGNN(3, **SMALL, **sizes)
     crystals = small_crystals()
     assert crystal_outputs(model, crystals).shape == (len(crystals), 3)
-    assert model.config() == {"num_targets": 3} | SMALL | sizes
+    assert model.config() == {"num_targets": 3, "level": "crystal"} | SMALL | sizes
     assert crystal_outputs(ALIGNN(**model.config()), crystals).shape == (len(crystals), 3)
     assert (model.neighborhood().k, model.neighborhood().cutoff) == (6, 5.0)
 
