@@ -114,6 +114,12 @@ def test_pooling_on_a_gpu_equals_that_on_the_cpu_and_is_repeatable():
     assert_close_relative(first.cpu(), pool_atoms(x, batch, 3, "sum", ptr), 1e-5)
 
 
+def test_the_mean_of_many_atoms_keeps_single_precision():
+    x = torch.rand(30_000, 2) + 1.0
+    batch = torch.zeros(30_000, dtype=torch.long)
+    assert_close_relative(pool_atoms(x, batch, 1).double(), x.double().mean(dim=0, keepdim=True), 1e-7)
+
+
 def test_an_unknown_way_to_pool_is_refused():
     with pytest.raises(ValueError, match="reduce: expected one of 'mean', 'sum', received 'max'"):
         pool_atoms(torch.zeros(1, 1), None, 1, "max")

@@ -82,14 +82,20 @@ class TargetNormalization(nn.Module):
 
 
 class _CrystalSum(torch.autograd.Function):
-    """Sum over each crystal's atoms, without atomics on a GPU."""
+    """Sum over each crystal's atoms, without atomics on a GPU, in double precision where the device has it.
+
+    One after the other, 10,000 atoms in single precision would leave an error of 1e-4 in their mean.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, batch: Tensor, ptr: Tensor) -> Tensor:
         ctx.save_for_backward(batch, ptr)
+        wide = x if x.device.type == "mps" else x.double()
         if x.is_cuda:
-            return torch.segment_reduce(x, "sum", offsets=ptr, axis=0, unsafe=True, initial=0)
-        return x.new_zeros(ptr.numel() - 1, x.size(1)).index_add_(0, batch, x)
+            total = torch.segment_reduce(wide, "sum", offsets=ptr, axis=0, unsafe=True, initial=0)
+        else:
+            total = wide.new_zeros(ptr.numel() - 1, x.size(1)).index_add_(0, batch, wide)
+        return total.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
