@@ -38,7 +38,7 @@ class RunConfig:
         init_from: checkpoint or run's folder whose weights to start from; architecture and graph are then its own,
             but for what ``model_options`` and ``neighborhood`` change. The head is new where task, level, targets or
             classes differ. Empty for random weights.
-        freeze: patterns, as :mod:`fnmatch` has them, of names of parameters that training leaves as they are.
+        freeze: patterns, as ``fnmatch`` has them, of names of parameters that training leaves as they are.
         devices: number of processes that share each batch: GPUs, or processes on the CPU.
 
     Raises:

@@ -72,7 +72,7 @@ def from_checkpoint(config: RunConfig, path: str | Path | None = None) -> RunCon
 def take_weights(model: nn.Module, path: str | Path, card: ModelCard) -> Transfer:
     """Give a model the weights of a checkpoint, the averaged ones where there are any.
 
-    Tensors are taken by name and shape. The head (:data:`HEAD`) and the normalisation of the targets stay new unless
+    Tensors are taken by name and shape. The head (``HEAD``) and the normalisation of the targets stay new unless
     task, level, names and classes of the targets are the same, and their units where both are known.
 
     Args:

@@ -32,7 +32,7 @@ def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> list[str]:
 
     Args:
         model: the model.
-        patterns: as :mod:`fnmatch` has them, such as ``"blocks.0.*"``; upper and lower case differ.
+        patterns: as ``fnmatch`` has them, such as ``"blocks.0.*"``; upper and lower case differ.
 
     Returns:
         The names of the frozen parameters.

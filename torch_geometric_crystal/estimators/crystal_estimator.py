@@ -31,7 +31,7 @@ from torch_geometric_crystal.checks import InvalidStructureError, check_argument
 
 
 class CrystalEstimator(BaseEstimator):
-    """Base of :class:`CrystalRegressor` and :class:`CrystalClassifier`, which describe the arguments."""
+    """Base of ``CrystalRegressor`` and ``CrystalClassifier``, which describe the arguments."""
 
     model_: nn.Module
     task: ClassVar[str]

@@ -28,7 +28,7 @@ class Regression(Objective):
             normalization.reset()
 
     def total_loss(self, output: Tensor, target: Tensor, std: Tensor, kind: str) -> Tensor:
-        """Sum of :func:`~torch_geometric_crystal.benchmark.metrics.total_error`."""
+        """Sum of ``total_error``."""
         return total_error(output, target, std, kind)
 
     def validate(self, output: Tensor, target: Tensor, std: Tensor) -> tuple[dict[str, float], float]:

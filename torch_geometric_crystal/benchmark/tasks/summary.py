@@ -124,7 +124,7 @@ def write_summary(output: str | Path) -> list[TaskSummary]:
     its folder, a panel a fold.
 
     Args:
-        output: as for :func:`~torch_geometric_crystal.benchmark.tasks.run_benchmark`.
+        output: as for :func:`~torch_geometric_crystal.benchmark.run_benchmark`.
 
     Returns:
         What was written, by task; nothing is written if there are no folds.
