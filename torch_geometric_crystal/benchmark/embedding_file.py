@@ -52,8 +52,7 @@ def write_embedding(path: str | Path, predictions: Predictions, card: ModelCard)
         with atomic_write(path) as file:
             np.savez(file, ids=ids, embedding=embedding, prediction=values)
         return
-    classes = getattr(card, "classes", ())
-    names = [f"probability_{name}" for name in classes] or column_names(card.target_names)[1]
+    names = [f"probability_{name}" for name in card.classes] or column_names(card.target_names)[1]
     columns = {"id": predictions.ids} | dict(zip(names, values.T, strict=True))
     columns |= {f"embedding_{index}": column for index, column in enumerate(embedding.T)}
     table = _pandas().DataFrame(columns)

@@ -122,7 +122,7 @@ def matbench(
     from torch_geometric_crystal.benchmark.tasks import load_task
 
     configs = make_configs(
-        model, tol, parse_settings(model_option or [], "--model-option"), preset, recipe,
+        model, tol, model_option, preset, recipe,
         {"seed": seed, "device": device, "precision": precision, "max_time": max_time},
     )  # fmt: skip
     loaders = [functools.partial(load_task, name, data_dir, download) for name in dict.fromkeys(task)]
@@ -149,10 +149,9 @@ def jarvis(
     from torch_geometric_crystal.benchmark.tasks.published_split import JARVIS_TARGETS, load_jarvis_task
 
     shared = {"seed": seed, "device": device, "precision": precision, "max_time": max_time}
-    options = parse_settings(model_option or [], "--model-option")
     _run_targets(
         target, JARVIS_TARGETS, lambda name: functools.partial(load_jarvis_task, name, data_file), output, jobs,
-        lambda own: make_configs(model, tol, options, preset, recipe, shared, own),
+        lambda own: make_configs(model, tol, model_option, preset, recipe, shared, own),
     )  # fmt: skip
 
 
@@ -179,10 +178,9 @@ def megnet(
     from torch_geometric_crystal.benchmark.tasks.published_split import MEGNET_TARGETS, load_megnet_task
 
     shared = {"seed": seed, "device": device, "precision": precision, "max_time": max_time}
-    options = parse_settings(model_option or [], "--model-option")
     _run_targets(
         target, MEGNET_TARGETS, lambda name: functools.partial(load_megnet_task, name, data_file, split_file), output,
-        jobs, lambda own: make_configs(model, tol, options, preset, recipe, shared, own),
+        jobs, lambda own: make_configs(model, tol, model_option, preset, recipe, shared, own),
     )  # fmt: skip
 
 
@@ -206,7 +204,7 @@ def _run_targets(
 def make_configs(
     models: Sequence[str],
     tol: float | None,
-    model_options: dict[str, Any],
+    model_option: list[str] | None,
     preset: str | None,
     recipe: dict[str, Any] | None,
     shared: dict[str, Any],
@@ -216,11 +214,12 @@ def make_configs(
     from torch_geometric_crystal.benchmark.baselines import BASELINES
     from torch_geometric_crystal.benchmark.config import RunConfig
 
+    options = parse_settings(model_option or [], "--model-option")
     configs = []
     for model in dict.fromkeys(models):
         settings = {**shared, "model": model}
         if model not in BASELINES:
-            settings["model_options"] = model_options
+            settings["model_options"] = options
             settings["neighborhood"] = {"tol": tol} if tol is not None and model == "crystalformer" else {}
             chosen = preset or (own if model == "crystalformer" else None)
             settings["recipe"] = ({} if chosen is None else {"preset": chosen}) | (recipe or {})

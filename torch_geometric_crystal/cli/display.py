@@ -161,6 +161,25 @@ def warn(text: str) -> None:
     error_console().print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
 
+def warn_of_files(failed: Sequence[tuple[object, str]], bounds: Sequence[float], tolerance: float | None) -> None:
+    """Warn of files that could not be predicted, and of truncation beyond the tolerance.
+
+    Args:
+        failed: path and error of each file that could not be used.
+        bounds: certified bound of each of the others; NaN where there is none.
+        tolerance: of the graphs; None where they have none.
+    """
+    if failed:
+        path, error = failed[0]
+        warn(f"{len(failed)} failed, see the column error; the first, {path}: {error}")
+    above = [] if tolerance is None else [bound for bound in bounds if bound > tolerance]
+    if above:
+        warn(
+            f"truncation_bound is above the graphs' tolerance {tolerance:g} for {len(above)} files, up to "
+            f"{max(above):.1e}: the logits spread further than allowed for"
+        )
+
+
 def show_truncation(truncation: Mapping[str, Any], count: int) -> None:
     """Show the certified bound on what the graphs' cutoff dropped, and warn where it is above their tolerance.
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch_geometric_crystal.cli.display import console, show_files, warn
+from torch_geometric_crystal.cli.display import console, show_files, warn_of_files
 
 
 def predict_ensemble(
@@ -43,15 +43,8 @@ def predict_ensemble(
     write_json(csv_path.with_suffix(".json"), content)
     failed = [row for row in table if row["error"]]
     console().print(f"{len(table) - len(failed)} of {len(table)} files predicted by {len(checkpoints)} models")
-    if failed:
-        warn(f"{len(failed)} failed, see the column error; the first, {failed[0]['file']}: {failed[0]['error']}")
-    tolerance = ensemble.tolerance()
-    above = [] if tolerance is None else [b for b in predictions.truncation_bound if b > tolerance]
-    if above:
-        warn(
-            f"truncation_bound is above the graphs' tolerance {tolerance:g} for {len(above)} files, up to "
-            f"{max(above):.1e}: the logits spread further than allowed for"
-        )
+    bounds = predictions.truncation_bound.tolist()
+    warn_of_files([(row["file"], row["error"]) for row in failed], bounds, ensemble.tolerance())
     show_files(csv_path.parent, [csv_path.name, csv_path.with_suffix(".json").name])
 
 
@@ -60,7 +53,7 @@ def value_columns(card: Any, predictions: Any) -> dict[str, Any]:
     from torch_geometric_crystal.benchmark.calibrate_run import uncertainty_columns
     from torch_geometric_crystal.benchmark.recording import column_names
 
-    if classes := getattr(card, "classes", ()):
+    if classes := card.classes:
         labels = [classes[k] for k in predictions.mean.argmax(axis=1)]
         shares = zip([f"probability_{name}" for name in classes], predictions.mean.T, strict=True)
         spreads = zip([f"spread_{name}" for name in classes], predictions.spread.T, strict=True)

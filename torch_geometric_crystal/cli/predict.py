@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from torch_geometric_crystal.cli.display import console, show_files, warn
+from torch_geometric_crystal.cli.display import console, show_files, warn_of_files
 from torch_geometric_crystal.cli.ensemble import predict_ensemble
 from torch_geometric_crystal.cli.options import BatchBy, BatchSize, Checkpoints, Device, Devices, Weights, help_text
 
@@ -69,15 +69,8 @@ def predict(
     failed = [row for row in rows if row.error]
     total = sum(not row.atom for row in rows)
     console().print(f"{total - len(failed)} of {total} files predicted")
-    if failed:
-        warn(f"{len(failed)} failed, see the column error; the first, {failed[0].path}: {failed[0].error}")
-    tolerance = tolerance_of(model)
-    above = [row for row in rows if tolerance is not None and row.truncation_bound > tolerance and not row.atom]
-    if above:
-        warn(
-            f"truncation_bound is above the graphs' tolerance {tolerance:g} for {len(above)} files, "
-            f"up to {max(row.truncation_bound for row in above):.1e}: the logits spread further than allowed for"
-        )
+    bounds = [row.truncation_bound for row in rows if not row.atom]
+    warn_of_files([(row.path, row.error) for row in failed], bounds, tolerance_of(model))
     show_files(csv_path.parent, [csv_path.name, csv_path.with_suffix(".json").name])
 
 
