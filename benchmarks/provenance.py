@@ -51,7 +51,9 @@ def command_line() -> str:
     """The command that runs, folders of this machine left out: of an absolute path only the last part stays."""
     script, *arguments = sys.argv
     shown = [Path(argument).name if Path(argument).is_absolute() else argument for argument in arguments]
-    return shlex.join(["python", f"benchmarks/{Path(script).name}", *shown])
+    name = Path(script).name
+    path = f"experiments/{name}" if (RESULTS.parent / "experiments" / name).is_file() else name
+    return shlex.join(["python", f"benchmarks/{path}", *shown])
 
 
 def machine(device: str) -> str:
