@@ -26,8 +26,14 @@ from torch_geometric.data import Data, OnDiskDataset
 
 from torch_geometric_crystal.benchmark.batching import crystal_loader
 from torch_geometric_crystal.benchmark.checkpoint import build_model
-from torch_geometric_crystal.datasets import Elastic2015, OnDiskCrystals, write_graph_store
-from torch_geometric_crystal.datasets.bundled import FILES
+from torch_geometric_crystal.datasets import (
+    CompactStore,
+    CrystalDataset,
+    Elastic2015,
+    OnDiskCrystals,
+    write_compact_store,
+    write_graph_store,
+)
 
 BATCH_SIZE = 64
 
@@ -92,17 +98,25 @@ def read(crystals: Sequence[Data]) -> Callable[[], None]:
     return lambda: [None for _ in loader].clear()
 
 
-def compare(name: str, number: int, rounds: int, folder: Path) -> dict[str, Any]:
-    """Figures of one model's graphs on the first `number` crystals."""
-    options = {"cgcnn": {}, "alignn": {}, "crystalformer": {}}[name]
-    model = build_model(name, {**options, "num_targets": 2})
+def first_crystals(number: int, folder: Path) -> Path:
+    """A compact store of the first `number` crystals."""
+    dataset = Elastic2015(root=folder / "source", log=False)
+    path = folder / "crystals.npz"
+    write_compact_store(path, [dataset[index] for index in range(number)], dataset.target_names)
+    return path
+
+
+def compare(name: str, source: Path, rounds: int, folder: Path) -> dict[str, Any]:
+    """Figures of one model's graphs of the crystals in a compact store."""
+    model = build_model(name, {"num_targets": len(CompactStore(source).target_names)})
     transform = model.neighborhood()  # type: ignore[operator]
-    dataset = Elastic2015(root=folder / "cache", pre_transform=transform, log=False)
+    dataset = CrystalDataset(source, root=folder / "cache", pre_transform=transform, log=False)
+    number = len(dataset)
     start = time.perf_counter()
-    write_graph_store(FILES / Elastic2015.file_name, folder / name, transform, dataset.target_names, progress=False)
+    write_graph_store(source, folder / name, transform, dataset.target_names, progress=False)
     written = time.perf_counter() - start
     in_memory = [dataset[index] for index in range(number)]
-    on_disk: Any = OnDiskCrystals(folder / name)[:number]
+    on_disk: Any = OnDiskCrystals(folder / name)
     same = all(same_to_the_bit(first, second) for first, second in zip(in_memory, on_disk, strict=True))
     if not same:
         raise RuntimeError(f"{name}: the store's crystals are not those in memory")
@@ -145,7 +159,8 @@ def main() -> None:
     if options.quick:
         options.number, options.rounds, options.models = 16, 3, ["cgcnn"]
     with tempfile.TemporaryDirectory() as folder:
-        rows = [compare(name, options.number, options.rounds, Path(folder)) for name in options.models]
+        source = first_crystals(options.number, Path(folder))
+        rows = [compare(name, source, options.rounds, Path(folder)) for name in options.models]
     show(rows)
     output = options.output or (Path(tempfile.gettempdir()) / "data_store.json" if options.quick else None)
     print(record("data_store", {"data": "elastic_2015", "batch_size": BATCH_SIZE, "rows": rows}, output))

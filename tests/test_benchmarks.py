@@ -333,3 +333,37 @@ def test_the_path_through_cuda_graphs_is_compared_and_trained_like_the_others():
     runs.train()
     assert len(recorded) == 3  # inference, the gradients that are compared, those that are trained with
     assert not torch.equal(model.head.out.bias, before)
+
+
+def test_a_store_on_the_disk_gives_the_bits_of_memory_and_is_timed_against_it(run_script, tmp_path):
+    output = tmp_path / "store.json"
+    run_script("data_store", "--quick", "--output", str(output))
+    (row,) = json.loads(output.read_text())["rows"]
+    assert row["same_to_the_bit"] is True
+    assert row["rounds"] >= 3
+    assert min(row["ratio"], row["read_memory_us"], row["read_store_us"], row["read_rows_us"]) > 0
+
+
+def test_a_changed_crystal_in_a_store_is_noticed():
+    import data_store
+    from torch_geometric.data import Data
+
+    one = Data(pos=torch.zeros(2, 3), structure_id="a")
+    assert data_store.same_to_the_bit(one, one.clone())
+    assert not data_store.same_to_the_bit(one, Data(pos=torch.full((2, 3), 1e-30), structure_id="a"))
+    assert not data_store.same_to_the_bit(one, Data(pos=torch.zeros(2, 3).double(), structure_id="a"))
+
+
+def test_preparation_is_timed_and_its_cache_is_hit(run_script, tmp_path):
+    output = tmp_path / "preparation.json"
+    run_script("preparation", "--quick", "--output", str(output))
+    (row,) = json.loads(output.read_text())["rows"]
+    assert row["structures"] == 20
+    assert row["edges"] > 12 * 20
+    assert min(row["per_second"], row["loop_per_second"], row["hit_s"]) > 0
+
+
+def test_preparation_of_nothing_in_particular_is_refused(run_script, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run_script("preparation")
+    assert "give a compact store" in capsys.readouterr().err

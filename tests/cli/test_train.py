@@ -36,6 +36,17 @@ def test_preset_can_be_chosen(run, cif_folder, small_flags, tmp_path):
     assert (recipe["optimizer"], recipe["betas"], recipe["epochs"]) == ("adamw", [0.8, 0.9], 2)
 
 
+def test_members_of_an_ensemble_share_a_split(run, cif_folder, small_flags, tmp_path):
+    for name, flags in {"a": ("0", "9"), "b": ("1", "9"), "c": ("1", "1")}.items():
+        seeds = ("--seed", flags[0], "--split-seed", flags[1])
+        result = train(run, cif_folder, tmp_path / name, *small_flags, "--epochs", "1", *seeds)
+        assert result.code == 0, result.err
+    lines = {name: (tmp_path / name / "predictions.csv").read_text().splitlines() for name in "abc"}
+    tested = {name: [line.split(",")[0] for line in lines[name]] for name in "abc"}
+    assert tested["a"] == tested["b"] != tested["c"]
+    assert lines["a"] != lines["b"]  # other weights
+
+
 def test_config_repeats_a_run_and_flags_override_it(run, small_run, tmp_path):
     result = run("train", "--config", small_run / "config.yaml", "--output", tmp_path / "same")
     assert result.code == 0, result.err

@@ -26,10 +26,11 @@ class RunConfig:
         model_options: constructor arguments of the model.
         neighborhood: arguments of ``model.neighborhood``, such as ``{"tol": 1e-3}``.
         recipe: how to train.
-        seed: seed of the weights, of the order of the batches and of a random split.
+        seed: seed of the weights, of the order of the batches and, without `split_seed`, of a random split.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         val_fraction: share of the crystals to validate on, where the data set has no split of its own.
         test_fraction: likewise, to test on.
+        split_seed: seed of a random split, the same for the members of an ensemble; None for `seed`.
         precision: one of ``"32"``, ``"64"``, ``"bf16-mixed"``.
         compile: whether to run the model through :func:`torch.compile`.
         cuda_graphs: whether training steps are replayed from CUDA graphs, with batches padded to a few sizes;
@@ -56,6 +57,7 @@ class RunConfig:
     seed: int = 0
     val_fraction: float = 0.1
     test_fraction: float = 0.1
+    split_seed: int | None = None
     device: str = "auto"
     precision: str = "32"
     compile: bool = False
@@ -79,7 +81,9 @@ class RunConfig:
         for name in ("compile", "cuda_graphs"):
             check_argument(isinstance(getattr(self, name), bool), name, "true or false", getattr(self, name))
         self._check_combinations()
-        check_argument(isinstance(self.seed, int) and self.seed >= 0, "seed", "an integer of at least 0", self.seed)
+        seeds = {"seed": self.seed} | ({} if self.split_seed is None else {"split_seed": self.split_seed})
+        for name, seed in seeds.items():
+            check_argument(isinstance(seed, int) and seed >= 0, name, "an integer of at least 0", seed)
         fractions = (self.val_fraction, self.test_fraction)
         check_argument(
             min(fractions) >= 0 and sum(fractions) < 1,

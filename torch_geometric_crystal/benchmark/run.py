@@ -98,9 +98,8 @@ def run_training(
     transform = scout.neighborhood(**config.neighborhood)  # type: ignore[operator]
     fractions = (config.val_fraction, config.test_fraction)
     classes = () if config.task == "classification" else None
-    crystals = load_parts(
-        config.data, config.targets, transform, config.seed, *fractions, progress, config.level, classes
-    )
+    seed = config.seed if config.split_seed is None else config.split_seed
+    crystals = load_parts(config.data, config.targets, transform, seed, *fractions, progress, config.level, classes)
     return train_and_evaluate(config, crystals, output, callbacks, resume)
 
 

@@ -15,9 +15,9 @@ On crystals with known targets that no member was trained on, it finds the two n
 offset (maximum likelihood of Gaussian errors; Palmer et al., npj Comput. Mater. 8, 115, 2022), and checks them on
 others. Writes calibration.json, which tgcrystal predict takes, calibration.csv and calibration.png.
 
-Data without a split of its own is cut at random by --seed. Where the members were trained with other seeds, their
-training crystals are then among those of the validation part: keep a file of crystals apart, and give it with --split
-all.
+Data without a split of its own is cut at random by --seed: give the number that tgcrystal train had as --split-seed,
+the same for all members. Members with splits of their own were trained on crystals of each other's validation part:
+for them keep a file of crystals apart, and give it with --split all.
 
 Examples:
 

@@ -103,6 +103,9 @@ def train(
     test_fraction: Annotated[
         float | None, typer.Option(help="Test share (default 0.1), for data without a split of its own.")
     ] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the random split, the same for an ensemble. Default: --seed.")
+    ] = None,
     tol: Annotated[
         float | None, typer.Option(help="Crystalformer: share of a softmax row that the graph's cutoff may drop.")
     ] = None,
@@ -122,7 +125,8 @@ def train(
     flags = {
         "data": data, "targets": target, "task": task, "level": level, "model": model, "seed": seed, "device": device,
         "devices": devices, "precision": precision, "compile": compile_model, "cuda_graphs": cuda_graphs,
-        "max_time": max_time, "val_fraction": val_fraction, "test_fraction": test_fraction, "freeze": freeze,
+        "max_time": max_time, "val_fraction": val_fraction, "test_fraction": test_fraction, "split_seed": split_seed,
+        "freeze": freeze,
         "init_from": None if init_from is None else str(init_from),
     }  # fmt: skip
     settings = _read_settings(config, output, resume)

@@ -149,7 +149,7 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
 
     if config.model in BASELINES:
         return {"model": config.model, "seed": config.seed}
-    left_out = ("data", "targets", "device", "val_fraction", "test_fraction", "task")
+    left_out = ("data", "targets", "device", "val_fraction", "test_fraction", "split_seed", "task")
     return {name: value for name, value in config.to_dict().items() if name not in left_out}
 
 
