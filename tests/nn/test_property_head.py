@@ -12,7 +12,7 @@ def states():
     return torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2
 
 
-@pytest.mark.parametrize("pooling", ["mean", "sum"])
+@pytest.mark.parametrize("pooling", ["mean", "sum", "max"])
 def test_contributions_of_a_crystals_atoms_sum_to_its_output(pooling):
     head = PropertyHead(4, 16, 3, pooling).double()
     out, pooled = head(states(), BATCH, 3)
@@ -36,13 +36,22 @@ def test_contributions_are_the_integral_of_the_gradient_along_the_path():
     torch.testing.assert_close(parts, integral + start, rtol=1e-3, atol=1e-4)
 
 
-def test_equal_atoms_get_equal_parts():
-    head = PropertyHead(4, 16, 1).double()
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_equal_atoms_get_equal_parts(pooling):
+    head = PropertyHead(4, 16, 1, pooling).double()
     x = states()[:1].expand(3, 4)
     parts = head.atom_contributions(x, torch.zeros(3, dtype=torch.long), 1)
     torch.testing.assert_close(parts, parts[:1].expand(3, 1))
 
 
 def test_unknown_pooling_is_refused():
-    with pytest.raises(ValueError, match="pooling: expected one of 'mean', 'sum'"):
-        PropertyHead(4, 16, 1, "max")
+    with pytest.raises(ValueError, match="pooling: expected one of 'mean', 'sum', 'max'"):
+        PropertyHead(4, 16, 1, "median")
+
+
+def test_the_largest_value_of_a_channel_takes_all_of_its_part():
+    head = PropertyHead(2, 16, 1, "max").double()
+    x = torch.tensor([[3.0, 2.0], [1.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    parts = head.atom_contributions(x, torch.zeros(3, dtype=torch.long), 1)
+    assert not torch.isclose(parts[0], parts[1])
+    torch.testing.assert_close(parts[1], parts[2])  # neither has the largest value of a channel: an equal share each

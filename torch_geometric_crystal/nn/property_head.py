@@ -1,10 +1,10 @@
-"""The last part of Crystalformer: from the mean of a crystal's atoms to its targets, and back to the atoms."""
+"""The last part of Crystalformer: from the atoms of a crystal to its targets, and back to the atoms."""
 
 import torch
 from torch import Tensor, nn
 
 from torch_geometric_crystal.checks import check_argument, check_choice
-from torch_geometric_crystal.nn.readout import LEVELS, pool_atoms
+from torch_geometric_crystal.nn.readout import LEVELS, POOLINGS, pool_atoms
 from torch_geometric_crystal.ops.precision import without_autocast
 
 
@@ -19,7 +19,9 @@ class PropertyHead(nn.Module):
         channels (int): Size of the atoms' states.
         hidden_channels (int): Size of the hidden layer.
         num_targets (int): Number of targets T.
-        pooling (str, optional): :obj:`"mean"`, or :obj:`"sum"` for extensive targets. (default: :obj:`"mean"`)
+        pooling (str, optional): :obj:`"mean"`; :obj:`"sum"` for extensive targets; or :obj:`"max"`, the largest value
+            in each channel, for targets that one part of a crystal decides, as the highest frequency of its phonons.
+            (default: :obj:`"mean"`)
         level (str, optional): :obj:`"crystal"`, or :obj:`"atom"` for targets of each atom, without pooling:
             :math:`\mathbf{x}_i` in place of :math:`\bar{\mathbf{x}}`. (default: :obj:`"crystal"`)
 
@@ -33,7 +35,7 @@ class PropertyHead(nn.Module):
         self, channels: int, hidden_channels: int, num_targets: int, pooling: str = "mean", level: str = "crystal"
     ):
         super().__init__()
-        check_choice("pooling", pooling, ("mean", "sum"))
+        check_choice("pooling", pooling, POOLINGS)
         check_choice("level", level, LEVELS)
         self.pooling = pooling
         self.level = level
@@ -79,7 +81,14 @@ class PropertyHead(nn.Module):
         active = torch.where(slope > 0, 1 - crossing, crossing)
         active = torch.where(slope == 0, (at_start > 0).to(slope.dtype).expand_as(slope), active)
         count = torch.bincount(batch, minlength=num_crystals).to(x.dtype)[batch].unsqueeze(-1)
-        part = x / count if self.pooling == "mean" else x
+        part = {"mean": x / count, "sum": x, "max": _largest(x, pooled, batch)}[self.pooling]
         change = ((part @ self.hidden.weight.T) * active[batch]) @ self.out.weight.T
         baseline = self.out(at_start.relu())
         return change + baseline / count
+
+
+def _largest(x: Tensor, pooled: Tensor, batch: Tensor) -> Tensor:
+    """Values that are the largest of their crystal, shared by the atoms that have them; zeros elsewhere."""
+    largest = (x == pooled[batch]).to(x.dtype)
+    shared_by = torch.zeros_like(pooled).index_add_(0, batch, largest)[batch]
+    return x * largest / shared_by.clamp(min=1)

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from torch_geometric_crystal.checks import check_argument, check_choice, check_shape
 
+POOLINGS = ("mean", "sum", "max")
+"""How the atoms of a crystal are pooled."""
+
 LEVELS = ("crystal", "atom")
 """What has targets: each crystal, or each atom."""
 
@@ -118,21 +121,24 @@ class _CrystalSpread(torch.autograd.Function):
 def pool_atoms(
     x: Tensor, batch: Tensor | None, num_crystals: int, reduce: str = "mean", ptr: Tensor | None = None
 ) -> Tensor:
-    """Sum or average the atoms of each crystal; on any device the same bits each time.
+    """Sum, average or take the largest values of the atoms of each crystal; on any device the same bits each time.
 
     Args:
         x: per-atom values, shape (N, C).
         batch: crystal of each atom, sorted, shape (N,), int64; ``None`` if all atoms belong to one crystal.
         num_crystals: number of crystals B.
-        reduce: ``"mean"`` or ``"sum"``.
+        reduce: ``"mean"``, ``"sum"`` or ``"max"``, channel by channel; a crystal without atoms gets zeros.
         ptr: crystal b has the atoms ``ptr[b]`` to ``ptr[b + 1]``, shape (B + 1,); computed if not given.
 
     Returns:
         shape (B, C).
     """
-    check_choice("reduce", reduce, ("mean", "sum"))
+    check_choice("reduce", reduce, POOLINGS)
     if batch is None:
-        return x.sum(dim=0, keepdim=True) if reduce == "sum" else x.mean(dim=0, keepdim=True)
+        batch = torch.zeros(x.size(0), dtype=torch.long, device=x.device)
+    if reduce == "max":
+        index = batch.unsqueeze(-1).expand_as(x)
+        return x.new_zeros(num_crystals, x.size(1)).scatter_reduce(0, index, x, "amax", include_self=False)
     if ptr is None:
         ptr = torch.searchsorted(batch, torch.arange(num_crystals + 1, device=batch.device))
     total = _CrystalSum.apply(x, batch, ptr)

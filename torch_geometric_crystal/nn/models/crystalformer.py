@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from torch_geometric_crystal.checks import check_argument, check_choice
+from torch_geometric_crystal.nn.atom_embedding import AtomEmbedding
 from torch_geometric_crystal.nn.conv.periodic_infinite_attention import (
     DOMAINS,
     PeriodicInfiniteAttention,
@@ -88,12 +89,16 @@ class Crystalformer(nn.Module):
             each crystal is summed in the domain that costs less. (default: :obj:`"real"`)
         feedforward_channels (int, optional): Hidden size of the feed-forward parts. (default: :obj:`4 * channels`)
         head_channels (int, optional): Hidden size of the last perceptron. (default: :obj:`channels`)
-        pooling (str, optional): :obj:`"mean"`, or :obj:`"sum"` for extensive targets. (default: :obj:`"mean"`)
+        pooling (str, optional): :obj:`"mean"`, :obj:`"sum"` for extensive targets, or :obj:`"max"` for targets that
+            one part of a crystal decides, as the highest frequency of its phonons. (default: :obj:`"mean"`)
         num_elements (int, optional): Largest atomic number that the embedding holds. (default: :obj:`98`)
         r0, r0_reciprocal, rho_min, rho_min_reciprocal, rho_max, basis_range, elu_beta, reciprocal_floor: as in
             :class:`~torch_geometric_crystal.nn.PeriodicInfiniteAttention`.
-        level (str, optional): :obj:`"crystal"`, or :obj:`"atom"` for targets of each atom, without the mean.
+        level (str, optional): :obj:`"crystal"`, or :obj:`"atom"` for targets of each atom, without pooling.
             (default: :obj:`"crystal"`)
+        element_features (bool, optional): Whether the elements' tabulated properties add to the embedding, as in
+            :class:`~torch_geometric_crystal.nn.atom_embedding.AtomEmbedding`: for small training sets.
+            (default: :obj:`False`)
 
     Shapes:
         - **input:** a batch of B crystals with `z` :math:`(N,)` and the fields that :meth:`neighborhood` writes
@@ -125,6 +130,7 @@ class Crystalformer(nn.Module):
         elu_beta: float = 0.1,
         reciprocal_floor: float = 1e-6,
         level: str = "crystal",
+        element_features: bool = False,
     ):
         super().__init__()
         check_argument(num_blocks >= 1, "num_blocks", "at least 1", num_blocks)
@@ -136,7 +142,7 @@ class Crystalformer(nn.Module):
         self.num_elements = num_elements
         self.gradient_checkpointing = False
 
-        self.embedding = nn.Embedding(num_elements, channels)
+        self.embedding = AtomEmbedding(num_elements, channels, element_features)
         blocks = [
             CrystalformerBlock(
                 channels,
@@ -164,7 +170,7 @@ class Crystalformer(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the weights anew as the paper does. The targets' normalisation stays."""
         num_blocks = len(self.blocks)
-        nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5 * (9 * num_blocks) ** -0.25)
+        self.embedding.draw(std=self.embedding.embedding_dim**-0.5 * (9 * num_blocks) ** -0.25)
         for block in cast(list[CrystalformerBlock], list(self.blocks)):
             block.reset_parameters(0.67 * num_blocks**-0.25)
         self.head.reset_parameters()
