@@ -47,6 +47,21 @@ def test_other_data_are_run_under_their_own_name(run, tmp_path):
     assert not (tmp_path / "mean/results.json.gz").exists()
 
 
+def test_runs_of_two_seeds_are_combined_into_an_entry_of_their_own(run, tmp_path, data_dir):
+    folders = [tmp_path / "seed_0", tmp_path / "seed_1"]
+    for seed, folder in enumerate(folders):
+        command = ["benchmark", "matbench", "--data-dir", data_dir, "--seed", seed, "--model", "mean"]
+        assert run(*command, "--output", folder).code == 0
+    command = ["benchmark", "combine", *folders, "--data-dir", data_dir, "--name", "pair", "--output", folders[0]]
+    for _ in range(2):  # the entry in the folder is no member of the second one
+        result = run(*command)
+        assert result.code == 0, result.err
+        assert "pair, here" in result.out
+        assert "results.json.gz (matbench_phonons), info.json, run.py" in result.out
+    record = json.loads((folders[0] / "pair/matbench_phonons/fold_0/fold.json").read_text())
+    assert [member["settings"]["seed"] for member in record["parameters"]["members"]] == [0, 1]
+
+
 def test_an_interruption_is_exit_code_130_and_says_how_to_continue(run, tmp_path, data_dir, monkeypatch):
     from torch_geometric_crystal.benchmark.tasks import job
 

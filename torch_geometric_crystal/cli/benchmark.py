@@ -60,6 +60,19 @@ Example:
 
   tgcrystal benchmark megnet --target bandgap --data-file megnet.json.zip --model crystalformer --model composition
 """
+COMBINE_HELP = """Record the mean of the predictions of several Matbench runs as an entry of its own.
+
+Each model in each folder is a member, for the tasks and folds that it has, so that an ensemble of seeds, or of models,
+stands in the same tables and makes a submission like a single one. Nothing is trained.
+
+Example:
+
+  tgcrystal benchmark matbench --model crystalformer --seed 0 --output runs/seed_0
+
+  tgcrystal benchmark matbench --model crystalformer --seed 1 --output runs/seed_1
+
+  tgcrystal benchmark combine runs/seed_0 runs/seed_1 --name crystalformer-ensemble --output runs/seed_0
+"""
 MODELS_HELP = "crystalformer, cgcnn, alignn, or a baseline without structure: composition, mean. Repeatable."
 
 DataFile = Annotated[Path, typer.Option(help="The original JSON file, plain, gzipped or zipped.")]
@@ -184,6 +197,22 @@ def megnet(
     )  # fmt: skip
 
 
+def combine(
+    runs: Annotated[list[Path], typer.Argument(help="Output folders of benchmark runs, with other seeds each.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the entry, a run's own among them.")],
+    name: Annotated[str, typer.Option(help="Name of the entry.")] = "ensemble",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with the files of tasks that are not bundled, as for matbench.")
+    ] = None,
+) -> None:
+    """Record the mean of the predictions of several Matbench runs as an entry of its own."""
+    from torch_geometric_crystal.benchmark.tasks import load_task
+    from torch_geometric_crystal.benchmark.tasks.combination import combine_runs
+
+    records = combine_runs(runs, output, name, lambda task: load_task(task, data_dir))
+    write_and_show(output, {record.task for record in records}, [name])
+
+
 def _run_targets(
     names: Sequence[str],
     targets: Mapping[str, Any],
@@ -231,7 +260,19 @@ def run_and_show(
     loaders: Sequence[Callable[[], Any]], configs: Sequence[Any], output: Path, folds: Sequence[int], jobs: int
 ) -> None:
     """Run what is not done yet, write the summary and what can be submitted, and show the tables."""
-    from torch_geometric_crystal.benchmark.tasks import read_records, run_benchmark
+    from torch_geometric_crystal.benchmark.tasks import run_benchmark
+
+    reporter = bar_reporter if jobs == 1 else line_reporter
+    records, complete = run_benchmark(loaders, configs, output, folds, jobs, reporter)
+    write_and_show(output, {record.task for record in records}, [config.model for config in configs])
+    if not complete:
+        console().print("stopped; the same command continues", style="yellow")
+        raise typer.Exit(130)
+
+
+def write_and_show(output: Path, shown: set[str], models: Sequence[str]) -> None:
+    """Write the summary of all that is in a folder and what can be submitted of some models; show the tables."""
+    from torch_geometric_crystal.benchmark.tasks import read_records
     from torch_geometric_crystal.benchmark.tasks.submission import (
         INFO_FILE,
         RESULTS_FILE,
@@ -240,9 +281,6 @@ def run_and_show(
     )
     from torch_geometric_crystal.benchmark.tasks.summary import write_summary
 
-    reporter = bar_reporter if jobs == 1 else line_reporter
-    records, complete = run_benchmark(loaders, configs, output, folds, jobs, reporter)
-    shown = {record.task for record in records}
     summaries = write_summary(output)
     for summary in summaries:
         if summary.name in shown:
@@ -252,13 +290,10 @@ def run_and_show(
         show_files(output, ["summary.csv", "summary.md", *pictures])
     command = f"tgcrystal {shlex.join(sys.argv[1:])}"
     everything = read_records(output)
-    for config in configs:
-        of_model = [record for record in everything if record.model == config.model]
-        if tasks := write_submission(of_model, output / config.model, command):
-            show_files(output / config.model, [f"{RESULTS_FILE} ({', '.join(tasks)})", INFO_FILE, SOURCE_FILE])
-    if not complete:
-        console().print("stopped; the same command continues", style="yellow")
-        raise typer.Exit(130)
+    for model in models:
+        of_model = [record for record in everything if record.model == model]
+        if tasks := write_submission(of_model, output / model, command):
+            show_files(output / model, [f"{RESULTS_FILE} ({', '.join(tasks)})", INFO_FILE, SOURCE_FILE])
 
 
 def register(app: typer.Typer) -> None:
@@ -266,4 +301,5 @@ def register(app: typer.Typer) -> None:
     benchmarks.command("matbench", help=help_text(MATBENCH_HELP))(matbench)
     benchmarks.command("jarvis", help=help_text(JARVIS_HELP))(jarvis)
     benchmarks.command("megnet", help=help_text(MEGNET_HELP))(megnet)
+    benchmarks.command("combine", help=help_text(COMBINE_HELP))(combine)
     app.add_typer(benchmarks)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from torch_geometric_crystal.benchmark.tasks import read_records, run_benchmark
+from torch_geometric_crystal.benchmark.tasks.combination import combine_runs
 from torch_geometric_crystal.benchmark.tasks.submission import AUTHORS, read_results, write_submission
 
 ROOT = Path(__file__).parents[3]
@@ -72,7 +73,7 @@ def test_each_task_has_its_own_settings_in_the_source_file(run, tmp_path):
     records += [dataclasses.replace(r, task="matbench_jdft2d", num_folds=6, parameters=other) for r in records]
     write_submission(records, tmp_path / "out/mean", "command")
     text = (tmp_path / "out/mean/run.py").read_text()
-    assert "SETTINGS = {'matbench_phonons': {'model': 'mean', 'seed': 0}}" in text
+    assert "SETTINGS = {'matbench_phonons': [{'model': 'mean', 'seed': 0}]}" in text
     assert "matbench_jdft2d" not in text
 
 
@@ -104,17 +105,22 @@ def test_records_of_two_models_are_not_mixed(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_source_file_gives_the_same_results(tiny_task, tiny_config, tmp_path):
-    config = tiny_config()
-    run_benchmark([lambda: tiny_task], [config], tmp_path / "out")
-    write_submission(read_records(tmp_path / "out"), tmp_path / "out/cgcnn", "command")
+@pytest.mark.parametrize("model", ["cgcnn", "two-cgcnn"])
+def test_the_source_file_gives_the_same_results(tiny_task, tiny_config, tmp_path, model):
+    runs = [tmp_path / f"out_{seed}" for seed in range(2)]
+    for seed, run in enumerate(runs):
+        run_benchmark([lambda: tiny_task], [tiny_config(seed=seed)], run)
+    combine_runs(runs, tmp_path / "out_0", "two-cgcnn", lambda name: tiny_task)
+    records = [record for record in read_records(runs[0]) if record.model == model]
+    entry = runs[0] / model
+    write_submission(records, entry, "command")
     start = (
         "import runpy, sys, warnings, pathlib; warnings.simplefilter('ignore')\n"
         "from matbench.metadata import mbv01_metadata, mbv01_validation\n"
         "from tests.benchmark.tasks import tiny_matbench as tiny\n"
         "path = pathlib.Path(sys.argv[1]) / 'matbench_phonons.json.gz'\n"
         "mbv01_metadata[tiny.NAME], mbv01_validation.splits[tiny.NAME] = tiny.tables(path)\n"
-        f"runpy.run_path({str(tmp_path / 'out/cgcnn/run.py')!r}, run_name='__main__')\n"
+        f"runpy.run_path({str(entry / 'run.py')!r}, run_name='__main__')\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     done = subprocess.run(
@@ -122,7 +128,7 @@ def test_the_source_file_gives_the_same_results(tiny_task, tiny_config, tmp_path
     )
     assert done.returncode == 0, done.stderr
     first, again = (
-        json.loads(gzip.decompress((tmp_path / "out/cgcnn" / name).read_bytes()))["tasks"]
+        json.loads(gzip.decompress((entry / name).read_bytes()))["tasks"]
         for name in ("results.json.gz", "again/results.json.gz")
     )
     assert first == again

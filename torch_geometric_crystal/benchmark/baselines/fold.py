@@ -5,17 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from torch_geometric_crystal.benchmark.baselines.composition import predict_from_composition
 from torch_geometric_crystal.benchmark.baselines.features import composition_features
 from torch_geometric_crystal.benchmark.baselines.mean import predict_mean
 from torch_geometric_crystal.benchmark.callbacks import Callback
 from torch_geometric_crystal.benchmark.config import RunConfig
-from torch_geometric_crystal.benchmark.plots import plot_parity
-from torch_geometric_crystal.benchmark.recording import write_predictions
 from torch_geometric_crystal.benchmark.tasks.fold import record_of
-from torch_geometric_crystal.benchmark.tasks.record import FoldRecord, write_record
+from torch_geometric_crystal.benchmark.tasks.record import FoldRecord
+from torch_geometric_crystal.benchmark.tasks.scoring import write_fold
 from torch_geometric_crystal.benchmark.tasks.task import Task
 from torch_geometric_crystal.datasets.fingerprint import hash_text
 
@@ -58,14 +56,5 @@ def run_baseline_fold(
         values = predict_from_composition(features[train], task.values[train], features[test], task.kind, config.seed)
     effort = {"ended": "finished", "epochs": None, "seconds": round(time.perf_counter() - start, 1), "weights": None}
     record = record_of(task, fold, config, np.asarray(values, dtype=np.float64), effort)
-    _write_files(task, test, record, Path(output))
-    write_record(record, output)
+    write_fold(task, record, output)
     return record
-
-
-def _write_files(task: Task, test: list[int], record: FoldRecord, output: Path) -> None:
-    truth = torch.from_numpy(task.values[test]).unsqueeze(1)
-    predicted = torch.tensor(list(record.predictions.values()), dtype=torch.float64).unsqueeze(1)
-    write_predictions(output / "predictions.csv", list(record.predictions), truth, predicted, [task.target])
-    title = f"{record.model} on {task.name}, fold {record.fold}, test part"
-    plot_parity(predicted, truth, output / "parity.png", [task.target], [task.unit], title)

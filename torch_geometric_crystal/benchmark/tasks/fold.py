@@ -1,7 +1,6 @@
 """One fold of a task: graphs, training, prediction, record."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ from torch_geometric_crystal.benchmark.prediction import Predictions, predict
 from torch_geometric_crystal.benchmark.recording import write_json
 from torch_geometric_crystal.benchmark.run import RunResult, train_and_evaluate
 from torch_geometric_crystal.benchmark.sources import CrystalParts
-from torch_geometric_crystal.benchmark.tasks.matbench_package import record_officially, score_predictions
 from torch_geometric_crystal.benchmark.tasks.record import FoldRecord, write_record
+from torch_geometric_crystal.benchmark.tasks.scoring import score_fold
 from torch_geometric_crystal.benchmark.tasks.task import Task, validation_rule
 from torch_geometric_crystal.datasets import CrystalDataset
 
@@ -172,11 +171,6 @@ def record_of(
     Raises:
         ArithmeticError: if a prediction is not a finite number.
     """
-    positions = list(task.fold(fold).test)
-    ids = [task.ids[k] for k in positions]
-    wrong = [name for name, value in zip(ids, values.tolist(), strict=True) if not math.isfinite(value)]
-    if wrong:
-        raise ArithmeticError(f"{config.model} predicts no number for {len(wrong)} crystals, the first {wrong[0]}")
     parameters: dict[str, Any] = {"settings": settings_of(config), "torch_geometric_crystal": __version__}
     if run is not None:
         parameters |= {
@@ -184,26 +178,7 @@ def record_of(
             "weights": run.metrics["reported_weights"],
             "validation": validation_rule(task, config.seed),
         }
-    scores = score_predictions(task.kind, task.values[positions], values)
-    if task.official:
-        scores |= record_officially(task.name, fold, task.ids, task.values, values, parameters)
-    return FoldRecord(
-        task=task.name,
-        statement=task.statement,
-        official=task.official,
-        published_as=task.published_as,
-        kind=task.kind,
-        metric=task.metric,
-        target=task.target,
-        unit=task.unit,
-        model=config.model,
-        fold=fold,
-        num_folds=len(task.splits),
-        predictions=dict(zip(ids, values.tolist(), strict=True)),
-        parameters=parameters,
-        scores=scores,
-        effort=effort,
-    )
+    return score_fold(task, fold, config.model, values, parameters, effort)
 
 
 def _record_test(task: Task, fold: int, run: RunResult, predictions: Predictions, output: Path) -> None:

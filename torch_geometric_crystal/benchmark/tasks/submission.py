@@ -80,8 +80,9 @@ def write_submission(records: Sequence[FoldRecord], folder: str | Path, command:
     if complete:
         folder, model = Path(folder), models.pop()
         write_results(recorded_benchmark(complete), folder / RESULTS_FILE)
-        _write_info(model, list(complete), folder / INFO_FILE, command)
-        settings = {r.task: r.parameters["settings"] for r in records if r.task in complete}
+        settings = {r.task: _members(r) for r in records if r.task in complete}
+        trained = sorted({member["model"] for members in settings.values() for member in members})
+        _write_info(model, trained, list(complete), folder / INFO_FILE, command)
         write_text(folder / SOURCE_FILE, source_file(model, settings, command))
     return list(complete)
 
@@ -131,13 +132,18 @@ def _results(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _write_info(model: str, tasks: list[str], path: Path, command: str) -> None:
+def _members(record: FoldRecord) -> list[dict[str, Any]]:
+    """Settings of the models whose mean is the record's prediction; of a single one for most records."""
+    return [member["settings"] for member in record.parameters.get("members", [record.parameters])]
+
+
+def _write_info(model: str, trained: Sequence[str], tasks: list[str], path: Path, command: str) -> None:
     """Write info.json; authors that someone has written into it stay."""
     authors = AUTHORS
     if path.is_file():
         authors = json.loads(path.read_text(encoding="utf-8")).get("authors") or AUTHORS
     short, long = ALGORITHMS.get(model, (model, model))
-    references = [REFERENCES[name] for name in (model, "matbench") if name in REFERENCES]
+    references = [REFERENCES[name] for name in (*trained, "matbench") if name in REFERENCES]
     info = {
         "authors": authors,
         "algorithm": short,
@@ -159,12 +165,12 @@ def _versions() -> list[str]:
     return found
 
 
-def source_file(model: str, settings: Mapping[str, Mapping[str, Any]], command: str) -> str:
+def source_file(model: str, settings: Mapping[str, Sequence[Mapping[str, Any]]], command: str) -> str:
     """Return a script that makes the results again, with matbench's own calls in it.
 
     Args:
         model: the model's name.
-        settings: of each official task, by its name.
+        settings: of each official task, by its name: one of each model whose mean predicts.
         command: the command line that made them.
     """
     from pprint import pformat
@@ -182,6 +188,7 @@ from pathlib import Path
 from matbench.bench import MatbenchBenchmark
 
 from torch_geometric_crystal.benchmark import RunConfig, load_task, run_fold
+from torch_geometric_crystal.benchmark.tasks.combination import combine_records
 from torch_geometric_crystal.benchmark.tasks.matbench_package import give_targets
 from torch_geometric_crystal.benchmark.tasks.record import read_record
 from torch_geometric_crystal.benchmark.tasks.submission import write_results
@@ -191,12 +198,15 @@ SETTINGS = {pformat(dict(settings), width=110, sort_dicts=False)}
 
 def main(data_dir, output):
     benchmark = MatbenchBenchmark(autoload=False, subset=list(SETTINGS))
-    for name, settings in SETTINGS.items():
-        task, official, config = load_task(name, data_dir), benchmark.tasks_map[name], RunConfig.from_dict(settings)
+    for name, members in SETTINGS.items():
+        task, official = load_task(name, data_dir), benchmark.tasks_map[name]
         give_targets(official, task.ids, task.values)
         for fold in official.folds:
-            folder = output / name / f"fold_{{fold}}"
-            record = read_record(folder) or run_fold(task, fold, config, folder, resume=True).record
+            records = []
+            for number, settings in enumerate(members):
+                folder, config = output / name / f"model_{{number}}" / f"fold_{{fold}}", RunConfig.from_dict(settings)
+                records.append(read_record(folder) or run_fold(task, fold, config, folder, resume=True).record)
+            record = records[0] if len(records) == 1 else combine_records(task, records, "{model}")
             official.record(fold, list(record.predictions.values()), params=record.parameters)
     write_results(benchmark, output / "{RESULTS_FILE}")
 
