@@ -19,7 +19,7 @@ def test_contributions_of_a_crystals_atoms_sum_to_its_output(pooling):
     parts = head.atom_contributions(states(), BATCH, 3)
     summed = torch.zeros(3, 3, dtype=torch.float64).index_add(0, BATCH, parts)
     torch.testing.assert_close(summed, out, rtol=1e-12, atol=1e-12)
-    assert pooled.shape == (3, 4)
+    assert pooled.shape == (3, 16 if pooling == "max" else 4)
 
 
 def test_contributions_are_the_integral_of_the_gradient_along_the_path():
@@ -49,9 +49,22 @@ def test_unknown_pooling_is_refused():
         PropertyHead(4, 16, 1, "median")
 
 
-def test_the_largest_value_of_a_channel_takes_all_of_its_part():
-    head = PropertyHead(2, 16, 1, "max").double()
-    x = torch.tensor([[3.0, 2.0], [1.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+def test_max_pooling_takes_each_hidden_unit_where_it_is_largest():
+    head = PropertyHead(4, 16, 2, "max").double()
+    out, pooled = head(states(), BATCH, 3)
+    hidden = head.hidden(states()).relu()
+    expected = torch.stack([hidden[crystal == BATCH].amax(0) for crystal in range(3)])
+    torch.testing.assert_close(pooled, expected)
+    torch.testing.assert_close(out, head.out(expected))
+
+
+def test_an_atom_without_the_largest_value_of_any_unit_gets_its_share_of_the_bias_alone():
+    head = PropertyHead(2, 2, 1, "max").double()
+    with torch.no_grad():
+        head.hidden.weight.copy_(torch.eye(2))
+        head.hidden.bias.zero_()
+        head.out.weight.copy_(torch.tensor([[1.0, 10.0]]))
+        head.out.bias.fill_(0.3)
+    x = torch.tensor([[3.0, 1.0], [1.0, 2.0], [0.5, 0.5]], dtype=torch.float64)
     parts = head.atom_contributions(x, torch.zeros(3, dtype=torch.long), 1)
-    assert not torch.isclose(parts[0], parts[1])
-    torch.testing.assert_close(parts[1], parts[2])  # neither has the largest value of a channel: an equal share each
+    torch.testing.assert_close(parts.flatten(), torch.tensor([3.1, 20.1, 0.1], dtype=torch.float64))

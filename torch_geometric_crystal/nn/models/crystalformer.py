@@ -90,7 +90,8 @@ class Crystalformer(nn.Module):
         feedforward_channels (int, optional): Hidden size of the feed-forward parts. (default: :obj:`4 * channels`)
         head_channels (int, optional): Hidden size of the last perceptron. (default: :obj:`channels`)
         pooling (str, optional): :obj:`"mean"`, :obj:`"sum"` for extensive targets, or :obj:`"max"` for targets that
-            one part of a crystal decides, as the highest frequency of its phonons. (default: :obj:`"mean"`)
+            one part of a crystal decides, as the highest frequency of its phonons; see
+            :class:`~torch_geometric_crystal.nn.property_head.PropertyHead`. (default: :obj:`"mean"`)
         num_elements (int, optional): Largest atomic number that the embedding holds. (default: :obj:`98`)
         r0, r0_reciprocal, rho_min, rho_min_reciprocal, rho_max, basis_range, elu_beta, reciprocal_floor: as in
             :class:`~torch_geometric_crystal.nn.PeriodicInfiniteAttention`.
