@@ -92,16 +92,13 @@ def test_where_no_structure_can_be_used_all_rows_are_nan(model):
     assert embedding.shape == (2, 0)
 
 
-def test_what_the_model_refuses_is_found_among_the_others(model, monkeypatch):
-    def refuse_cesium(batch, return_embedding=False):
-        if bool((batch.z == 55).any()):
-            raise ValueError("no such element")
-        return type(model).forward(model, batch, return_embedding)
-
-    monkeypatch.setattr(model, "forward", refuse_cesium)
+def test_an_element_that_the_model_lacks_is_refused_by_name(model, monkeypatch):
+    monkeypatch.setattr(model, "num_elements", 98, raising=False)
     structures = [rock_salt(4.0 + 0.1 * k) for k in range(7)]
-    structures[4] = rock_salt(6.0, ("Cs", "Cl"))
-    with pytest.raises(InvalidStructureError, match=r"structures\[4\]': the model refuses it \(no such element\)"):
+    structures[4] = rock_salt(6.0, ("Lr", "Cl"))
+    with pytest.raises(
+        InvalidStructureError, match=r"structures\[4\]': the model knows the elements up to Cf, and it has Lr"
+    ):
         model.predict_structures(structures, device="cpu")
     values = model.predict_structures(structures, on_error="nan", device="cpu")
     assert np.flatnonzero(np.isnan(values[:, 0])).tolist() == [4]

@@ -127,6 +127,7 @@ def test_wrong_uses_are_one_line(run, members, calibrated, cif_folder, tmp_path)
     file = calibrated / "calibration.json"
     cases = {
         "--calibration: it belongs to an ensemble": ["predict", "-c", members[0], "--calibration", file, cif_folder],
+        "--devices: an ensemble predicts on one device": ["predict", *flags(members), "--devices", 2, cif_folder],
         "it was made for other weights": ["predict", *flags(members[:2]), "--calibration", file, cif_folder],
         "not a calibration": ["predict", *flags(members), "--calibration", cif_folder / "id_prop.csv", cif_folder],
         "members: expected at least two models": ["calibrate", *flags(members[:1]), "-d", cif_folder],

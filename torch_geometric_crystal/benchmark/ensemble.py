@@ -16,14 +16,13 @@ from torch_geometric.data import Data
 from torch_geometric_crystal.benchmark.calibration import Calibration, read_calibration
 from torch_geometric_crystal.benchmark.checkpoint import ModelCard, load_model
 from torch_geometric_crystal.benchmark.evaluation import targets_of
-from torch_geometric_crystal.benchmark.prediction import tolerance_of
+from torch_geometric_crystal.benchmark.prediction import TransformOfKnownElements, make_transform, tolerance_of
 from torch_geometric_crystal.benchmark.sources import choose_part, load_parts
 from torch_geometric_crystal.benchmark.structures import (
     StructurePredictions,
     check_settings,
     check_structures,
     graphs_of,
-    make_transform,
     predict_stream,
 )
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument
@@ -137,7 +136,7 @@ class Ensemble:
         def graphs(model: nn.Module) -> Iterator[Data | InvalidStructureError]:
             names.clear()
             streamed = stream_structures(
-                paths, transform=make_transform(model), num_workers=num_workers, progress=progress
+                paths, transform=TransformOfKnownElements(model), num_workers=num_workers, progress=progress
             )
             with contextlib.closing(streamed) as results:
                 for result in results:

@@ -174,8 +174,9 @@ def predict_files(
     rows: list[FileRow] = []
     with contextlib.ExitStack() as stack:
         run = _predictor(stack, model, device, devices, on_batch)
-        transform = _OfKnownElements(model)
-        streamed = stream_structures(paths, transform=transform, num_workers=num_workers, progress=progress)
+        streamed = stream_structures(
+            paths, transform=TransformOfKnownElements(model), num_workers=num_workers, progress=progress
+        )
         results = stack.enter_context(contextlib.closing(streamed))
         while chunk := list(itertools.islice(results, CHUNK * devices)):
             good = [result.data for result in chunk if result.data is not None]
@@ -188,25 +189,6 @@ def predict_files(
                 else:
                     rows += [dataclasses.replace(row, structure_id=name, path=path) for row in next(predicted)]
     return rows
-
-
-class _OfKnownElements:
-    """A model's transform, which refuses elements that the model does not have."""
-
-    def __init__(self, model: nn.Module):
-        self.transform = make_transform(model)
-        self.num_elements = int(getattr(model, "num_elements", MAX_ATOMIC_NUMBER))  # type: ignore[arg-type]
-
-    def __call__(self, data: Data) -> Data:
-        highest = int(data.z.max())
-        if highest > self.num_elements:
-            last, found = SYMBOLS[self.num_elements - 1], SYMBOLS[highest - 1]
-            raise InvalidStructureError(
-                data.structure_id,
-                f"the model knows the elements up to {last}, and it has {found}",
-                "Train a model with num_elements=118",
-            )
-        return self.transform(data)
 
 
 def _predictor(
@@ -257,3 +239,23 @@ def make_transform(model: nn.Module) -> Callable[[Data], Data]:
     """The transform that makes a model's graphs, with the settings of its card where it has one."""
     card = getattr(model, "card", None)
     return model.neighborhood(**(card.neighborhood if card is not None else {}))  # type: ignore[operator]
+
+
+class TransformOfKnownElements:
+    """The transform of :func:`make_transform`, with an ``InvalidStructureError`` for elements that the model lacks."""
+
+    def __init__(self, model: nn.Module):
+        self.transform = make_transform(model)
+        self.num_elements = int(getattr(model, "num_elements", MAX_ATOMIC_NUMBER))  # type: ignore[arg-type]
+
+    def __call__(self, data: Data) -> Data:
+        """Make the graph."""
+        highest = int(data.z.max())
+        if highest > self.num_elements:
+            last, found = SYMBOLS[self.num_elements - 1], SYMBOLS[highest - 1]
+            raise InvalidStructureError(
+                data.structure_id,
+                f"the model knows the elements up to {last}, and it has {found}",
+                "Train a model with num_elements=118",
+            )
+        return self.transform(data)

@@ -14,7 +14,13 @@ from torch import nn
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.benchmark.batching import BATCH_BY
-from torch_geometric_crystal.benchmark.prediction import CHUNK, Predictions, make_transform, pick_device, predict
+from torch_geometric_crystal.benchmark.prediction import (
+    CHUNK,
+    Predictions,
+    TransformOfKnownElements,
+    pick_device,
+    predict,
+)
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument, check_choice
 from torch_geometric_crystal.datasets.processing import Recipe, StructureWarning, outcomes
 from torch_geometric_crystal.datasets.readers.structure_list import StructureListSource
@@ -144,8 +150,8 @@ def predict_stream(
             rows.number = start
             rows.faults |= bad
             rows.raise_first(on_error)
-            _predict_halves(model, good, settings, rows)
-            rows.raise_first(on_error)
+            if good:
+                rows.parts.append((list(good), predict(model, list(good.values()), *settings)))
     return [rows.result(settings[3]) for rows in collected]
 
 
@@ -185,7 +191,7 @@ def graphs_of(
         StructureWarning: at the end, a summary of what was noted.
     """
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-    recipe = Recipe(make_transform(model), None, dtype if dtype == torch.float64 else torch.float32)
+    recipe = Recipe(TransformOfKnownElements(model), None, dtype if dtype == torch.float64 else torch.float32)
     entries = [_entry(structure, f"{name}[{index}]") for index, structure in enumerate(structures)]
     notes: list[str] = []
     with contextlib.closing(outcomes(entries, recipe, num_workers, progress, "graphs")) as results:
@@ -234,23 +240,3 @@ class _Collected:
         for (positions, _), values in zip(self.parts, columns, strict=True):
             rows[positions] = values.numpy()
         return rows
-
-
-def _predict_halves(
-    model: nn.Module, graphs: dict[int, Data], settings: tuple[int, str, str, bool], collected: _Collected
-) -> None:
-    """Predict; what the model refuses (an element that it does not know) is found by halving."""
-    if not graphs:
-        return
-    positions = list(graphs)
-    try:
-        collected.parts.append((positions, predict(model, list(graphs.values()), *settings)))
-    except ValueError as error:
-        if len(positions) == 1:
-            name = graphs[positions[0]].structure_id
-            remedy = "Leave it out, or use a model that was made for such crystals"
-            collected.faults[positions[0]] = InvalidStructureError(name, f"the model refuses it ({error})", remedy)
-            return
-        middle = len(positions) // 2
-        for half in (positions[:middle], positions[middle:]):
-            _predict_halves(model, {position: graphs[position] for position in half}, settings, collected)

@@ -46,6 +46,10 @@ def predict(
 ) -> None:
     """Predict the properties of crystals in files."""
     if len(checkpoints) > 1:
+        if devices > 1:
+            raise ValueError(
+                "--devices: an ensemble predicts on one device; leave it out, or predict with each checkpoint"
+            )
         predict_ensemble(files, checkpoints, output, weights, (batch_size, batch_by, device), calibration)
         return
     if calibration is not None:
