@@ -55,7 +55,7 @@ $(VENV)/user.stamp: setup.py $(VENV)/torch.stamp
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/user.stamp
-	$(PIP) --editable ".[$(EXTRAS),kernels,dev]"
+	$(PIP) --editable ".[$(EXTRAS),kernels,parquet,dev]"
 	touch $@
 
 $(VENV)/docs.stamp: $(VENV)/user.stamp
