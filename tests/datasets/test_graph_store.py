@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from pymatgen.core import Lattice, Structure
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
 from torch_geometric_crystal.checks import InvalidStructureError
@@ -121,6 +121,19 @@ def test_items_can_be_changed_without_changing_the_store(store):
     assert on_disk[0].pos.abs().sum() > 0 or on_disk[0].num_nodes == 1
     on_disk[5].edge_dist.fill_(-1.0)
     assert (on_disk[5].edge_dist > 0).all()
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_batches_are_those_of_the_items_and_can_be_changed(store, size):
+    on_disk = OnDiskCrystals(store, "gap")
+    batch = next(iter(DataLoader(on_disk[[4, 1, 5, 0]], batch_size=size)))
+    items = [on_disk[k] for k in (4, 1, 5, 0)[:size]]
+    expected = Batch.from_data_list(items)
+    assert set(batch.keys()) == set(expected.keys())
+    for name in ("y", "pos", "edge_index", "edge_dist", "batch"):
+        torch.testing.assert_close(batch[name], expected[name], rtol=0, atol=0, equal_nan=True)
+    batch.edge_dist.fill_(-1.0)
+    assert torch.equal(on_disk[4].edge_dist, items[0].edge_dist)
 
 
 def test_what_is_invalid_is_left_out_and_listed_or_ends_the_making(crystals, tmp_path):

@@ -97,21 +97,36 @@ class OnDiskCrystals(Dataset):
 
     def get(self, idx: int) -> Data:
         """Crystal number `idx` of the store."""
+        data = self._view(idx)
+        (fields,) = data.stores
+        for name in self._opened[bisect.bisect_right(self._ends, idx)].fields:
+            fields[name] = fields[name].clone(memory_format=torch.contiguous_format)
+        return data
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Data]:
+        """Crystals that a loader joins to a batch at once: without a transform they need no copies of their own."""
+        if self.transform is not None:
+            return [self[index] for index in indices]
+        numbers = self.indices()
+        return [self._view(numbers[index]) for index in indices]
+
+    def _view(self, idx: int) -> Data:
+        """Crystal number `idx` of the store, in the shard's own memory."""
         number = bisect.bisect_right(self._ends, idx)
         shard = self._opened.get(number) or self._open(number)
         local = idx - (self._ends[number - 1] if number else 0)
         data = self._class()
+        (fields,) = data.stores
         for name, (joined, dim, first) in shard.fields.items():
             if dim is None:
-                value = joined[local].clone()
+                fields[name] = joined[local]
             else:
                 begin = first[local]
-                value = joined.narrow(dim, begin, first[local + 1] - begin).clone(memory_format=torch.contiguous_format)
-            if name == "y" and self._columns is not None:
-                value = value[:, self._columns]
-            data[name] = value
+                fields[name] = joined.narrow(dim, begin, first[local + 1] - begin)
         for name, texts in shard.texts.items():
-            data[name] = texts[local]
+            fields[name] = texts[local]
+        if self._columns is not None and "y" in fields:
+            fields["y"] = fields["y"][:, self._columns]
         return data
 
     @property
