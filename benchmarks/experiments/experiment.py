@@ -49,14 +49,14 @@ class Experiment:
     def finish(
         self, rows: list[dict[str, Any]], findings: dict[str, Any], draw: Callable[[Path, dict[str, Any]], None]
     ) -> None:
-        """Print the rows, write them with settings and findings, and draw the picture from what was written.
+        """Print the rows, without lists in them, write all with settings and findings, and draw from what was written.
 
         Args:
             rows: one for each trial or measured point.
             findings: what follows from them, by name.
             draw: takes the picture's path and the written figures.
         """
-        show(rows)
+        show([{name: value for name, value in row.items() if not isinstance(value, list)} for row in rows])
         minutes = digits((time.monotonic() - self.started) / 60, 3)
         figures = {"machine": machine("cpu"), "quick": self.quick, "jobs": self.jobs, "minutes_of_this_call": minutes}
         trained = [row["minutes"] for row in rows if "minutes" in row]
