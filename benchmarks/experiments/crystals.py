@@ -8,12 +8,17 @@ from torch_geometric.data import Data
 from torch_geometric_crystal.benchmark.checkpoint import build_model
 from torch_geometric_crystal.benchmark.config import RunConfig
 from torch_geometric_crystal.benchmark.sources import PARTS, CrystalParts, load_parts, random_split
+from torch_geometric_crystal.datasets.fingerprint import describe
+
+_made: dict[tuple, dict[str, Data]] = {}  # crystals with graphs by data, targets and transform, then by name
 
 
 def bundled_parts(
     config: RunConfig, train_size: int | None = None, keep: Callable[[Data], bool] | None = None, order_seed: int = 0
 ) -> CrystalParts:
     """The bundled set that the configuration names, in its own split, with the graphs of the configured model.
+
+    Graphs are made for the crystals that count, and once in a process.
 
     Args:
         config: data, targets, model and its graph.
@@ -24,7 +29,7 @@ def bundled_parts(
     Raises:
         ValueError: if there are not so many.
     """
-    found = load_parts(config.data, config.targets, graph_of(config), progress=False)
+    found = load_parts(config.data, config.targets, None)
     parts = {part: [data for data in found.parts[part] if keep is None or keep(data)] for part in PARTS}
     if train_size is not None:
         available = len(parts["train"])
@@ -32,7 +37,14 @@ def bundled_parts(
             raise ValueError(f"train_size: expected at most {available}, the training part, received {train_size}")
         order = np.random.default_rng(order_seed).permutation(available)[:train_size]
         parts["train"] = [parts["train"][index] for index in sorted(order.tolist())]
-    return CrystalParts(parts, found.target_names, found.units)
+    add_graph = graph_of(config)
+    made = _made.setdefault((config.data, config.targets, describe(add_graph)), {})
+    for members in parts.values():
+        for data in members:
+            if data.structure_id not in made:
+                made[data.structure_id] = add_graph(data)
+    with_graphs = {part: [made[data.structure_id] for data in members] for part, members in parts.items()}
+    return CrystalParts(with_graphs, found.target_names, found.units)
 
 
 def own_parts(
