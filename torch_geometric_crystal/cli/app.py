@@ -12,6 +12,7 @@ from torch_geometric_crystal.cli import (
     demo,
     embed,
     evaluate,
+    explain,
     export,
     info,
     predict,
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (train, evaluate, predict, calibrate, embed, convert, export, benchmark, build, info, demo):
+for module in (train, evaluate, predict, calibrate, embed, explain, convert, export, benchmark, build, info, demo):
     module.register(app)
 
 
