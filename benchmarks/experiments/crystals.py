@@ -1,6 +1,8 @@
 """Crystals for trials: bundled sets, less of their training part, or one's own crystals and targets."""
 
-from collections.abc import Callable, Sequence
+import copy
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from torch_geometric.data import Data
@@ -14,23 +16,29 @@ _made: dict[tuple, dict[str, Data]] = {}  # crystals with graphs by data, target
 
 
 def bundled_parts(
-    config: RunConfig, train_size: int | None = None, keep: Callable[[Data], bool] | None = None, order_seed: int = 0
+    config: RunConfig,
+    train_size: int | None = None,
+    keep: Callable[[Data], bool] | None = None,
+    order_seed: int = 0,
+    first: Mapping[str, int] | None = None,
 ) -> CrystalParts:
-    """The bundled set that the configuration names, in its own split, with the graphs of the configured model.
+    """The data that the configuration names, in their own split, with the graphs of the configured model.
 
-    Graphs are made for the crystals that count, and once in a process.
+    Graphs are made for the crystals that count, and once in a process. Data without a split are cut by seed 0.
 
     Args:
         config: data, targets, model and its graph.
         train_size: train on so many crystals; a smaller number's are among a larger one's. None for all.
         keep: which crystals count, in all parts; None for all.
         order_seed: of the order in which `train_size` takes them; the same for all models, so that they compare.
+        first: how many of a part's first crystals count, by part; all of those not named.
 
     Raises:
         ValueError: if there are not so many.
     """
-    found = load_parts(config.data, config.targets, None)
+    found = _load(config.data, config.targets)
     parts = {part: [data for data in found.parts[part] if keep is None or keep(data)] for part in PARTS}
+    parts |= {part: parts[part][:number] for part, number in (first or {}).items()}
     if train_size is not None:
         available = len(parts["train"])
         if train_size > available:
@@ -42,7 +50,7 @@ def bundled_parts(
     for members in parts.values():
         for data in members:
             if data.structure_id not in made:
-                made[data.structure_id] = add_graph(data)
+                made[data.structure_id] = add_graph(copy.copy(data))
     with_graphs = {part: [made[data.structure_id] for data in members] for part, members in parts.items()}
     return CrystalParts(with_graphs, found.target_names, found.units)
 
@@ -74,6 +82,11 @@ def own_parts(
     for data, label in zip(crystals, labels, strict=True):
         parts[part_of[label]].append(add_graph(data))
     return CrystalParts(parts, (target,), (unit,))
+
+
+@functools.lru_cache(maxsize=2)
+def _load(data: str, targets: tuple[str, ...]) -> CrystalParts:
+    return load_parts(data, targets, None)
 
 
 def graph_of(config: RunConfig) -> Callable[[Data], Data]:
