@@ -9,6 +9,8 @@ depth.
     python benchmarks/experiments/depth.py --quick
 """
 
+import csv
+import statistics
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import torch
 from collapse import measure_blocks
 from crystals import bundled_parts
 from depth_variants import VARIANTS
-from experiment import read_experiment
+from experiment import digits, read_experiment
 from figures import COLORS, panels, save
 from summary import grouped, over_seeds, paired_difference
 from torch import nn
@@ -32,7 +34,10 @@ REFERENCE = 4  # the paper's number of blocks
 def main() -> None:
     """Run the experiment."""
     experiment = read_experiment(__file__, __doc__)
-    rows = run_trials(make_trials(experiment.settings), experiment.work, experiment.jobs)
+    trials = make_trials(experiment.settings)
+    rows = run_trials(trials, experiment.work, experiment.jobs)
+    for trial, row in zip(trials, rows, strict=True):
+        row["train_loss"] = last_train_loss(experiment.work / trial.name)
     experiment.finish(rows, findings_of(rows, experiment.settings), draw)
 
 
@@ -78,6 +83,12 @@ def measure(number: int, seed: int, model: nn.Module, parts: CrystalParts) -> di
     return measure_blocks(model, parts.parts["test"][:number], parts.parts["train"][:number])
 
 
+def last_train_loss(folder: Path) -> float | None:
+    """Mean absolute error in the training part, in standard deviations, while the last epoch ran."""
+    with (folder / "history.csv").open(newline="") as history:
+        return digits(float(list(csv.DictReader(history))[-1]["train_loss"]), 4)
+
+
 def findings_of(rows: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
     """Errors over seeds, and differences to the paper's number of blocks and to its variant with intervals."""
     confidence = settings["confidence"]
@@ -95,6 +106,7 @@ def findings_of(rows: list[dict[str, Any]], settings: dict[str, Any]) -> dict[st
     by = ["data", "variant", "blocks"]
     return {
         "test_mae": over_seeds(rows, by),
+        "train_loss": over_seeds(rows, by, "train_loss"),
         "minutes": over_seeds(rows, by, "minutes"),
         "similarity_last": over_seeds(rows, by, "similarity_last"),
         "gradient_ratio_start": over_seeds(rows, by, "gradient_ratio_start"),
@@ -105,52 +117,56 @@ def findings_of(rows: list[dict[str, Any]], settings: dict[str, Any]) -> dict[st
 
 
 def draw(path: Path, figures: dict[str, Any]) -> None:
-    """Error against blocks with the seeds, likeness of states from block to block, and gradients by block."""
-    rows, sets = figures["rows"], list(figures["settings"]["data"])
-    figure, (errors, alike, gradients) = panels(
-        3, "Crystalformer by number of blocks: dots are seeds, lines their means"
+    """Errors of test and training against blocks with the seeds; likeness of states and gradients, block by block."""
+    rows, settings = figures["rows"], figures["settings"]
+    first = next(iter(settings["data"]))
+    styles = dict(zip(["paper", *settings["variants"]], COLORS, strict=False))
+    figure, (errors, training, alike, gradients) = panels(
+        4, "Crystalformer by number of blocks: dots are seeds, lines their means", width=4.2
     )
-    styles = dict(zip(["paper", *figures["settings"]["variants"]], COLORS, strict=False))
-    marks = dict(zip(sets, ("o", "s", "^"), strict=False))
-    for (data, variant), values in relative_errors(rows).items():
-        blocks = sorted(values)
-        color = styles[variant] if data == sets[0] else COLORS[4]
-        label = f"{data}" + ("" if variant == "paper" else f", {variant}")
-        errors.plot(blocks, [sum(values[b]) / len(values[b]) for b in blocks], color=color, label=label)
-        for block in blocks:
-            errors.plot(
-                [block] * len(values[block]), values[block], marks[data], color=color, markersize=3.5, alpha=0.6
-            )
-    errors.set(xlabel="blocks", ylabel="test MAE / that of the mean predictor", xscale="log", yscale="log")
-    errors.set_xticks(figures["settings"]["blocks"], [str(b) for b in figures["settings"]["blocks"]])
-    errors.minorticks_off()
+    shares = [row | {"share": row["test_mae"] / row["mean_mae"]} for row in rows]
+    for panel, value in ((errors, "share"), (training, "train_loss")):
+        draw_by_depth(panel, shares, value, first, styles)
+        panel.set(xlabel="blocks", xscale="log")
+        panel.set_xticks(settings["blocks"], [str(blocks) for blocks in settings["blocks"]])
+        panel.minorticks_off()
+        panel.set_ylim(bottom=0)
     errors.legend(fontsize=7)
-    for variant, color in styles.items():
-        deepest = max(row["blocks"] for row in rows if row["variant"] == variant and row["data"] == sets[0])
-        chosen = [r for r in rows if (r["data"], r["variant"], r["blocks"]) == (sets[0], variant, deepest)]
-        name = f"{variant}, {deepest} blocks"
-        for row in chosen:
-            first = row is chosen[0]
-            alike.plot(range(deepest + 1), row["similarity"], color=color, alpha=0.7, label=name if first else None)
-            blocks = range(1, deepest + 1)
-            for key, line in (("gradients_start", ":"), ("gradients_end", "-")):
-                when = "before" if line == ":" else "after"
-                label = f"{name}, {when} training" if first else None
-                gradients.plot(blocks, row[key], line, color=color, alpha=0.7, label=label)
-    alike.set(xlabel="block (0: embedding)", ylabel="mean cosine between atoms of a crystal")
-    gradients.set(xlabel="block", ylabel="norm of the gradient in a block's weights", yscale="log")
-    for panel in (alike, gradients):
-        panel.legend(fontsize=7)
+    errors.set(ylabel="test MAE / that of the mean predictor")
+    training.set(ylabel="training MAE, standard deviations")
+    draw_by_block(alike, gradients, [row for row in rows if row["data"] == first], styles)
+    alike.set(xlabel="block (0: embedding)", ylabel="mean cosine, atoms of a crystal")
+    gradients.set(xlabel="block", ylabel="norm of a block's gradient", yscale="log")
+    gradients.set_title("dotted: before training, solid: after", fontsize=8)
+    alike.legend(fontsize=7)
     save(figure, path)
 
 
-def relative_errors(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[int, list[float]]]:
-    """Errors over that of the mean predictor by set and variant, and by number of blocks."""
-    shares = [row | {"share": row["test_mae"] / row["mean_mae"]} for row in rows]
-    found: dict[tuple[str, str], dict[int, list[float]]] = {}
-    for (data, variant, blocks), values in grouped(shares, ["data", "variant", "blocks"], "share").items():
-        found.setdefault((data, variant), {})[blocks] = values
-    return found
+def draw_by_depth(panel: Any, rows: list[dict[str, Any]], value: str, first: str, styles: dict[str, str]) -> None:
+    """One line for each set and variant; sets other than the first are grey squares."""
+    lines: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for (data, variant, blocks), values in grouped(rows, ["data", "variant", "blocks"], value).items():
+        lines.setdefault((data, variant), {})[blocks] = values
+    for (data, variant), points in lines.items():
+        color, mark = (styles[variant], "o") if data == first else (COLORS[4], "s")
+        depths = sorted(points)
+        means = [statistics.fmean(points[blocks]) for blocks in depths]
+        panel.plot(depths, means, color=color, label=data if variant == "paper" else f"{data}, {variant}")
+        for blocks in depths:
+            panel.plot([blocks] * len(points[blocks]), points[blocks], mark, color=color, markersize=3.5, alpha=0.6)
+
+
+def draw_by_block(alike: Any, gradients: Any, rows: list[dict[str, Any]], styles: dict[str, str]) -> None:
+    """The deepest models of each variant, a line for each seed."""
+    for variant, color in styles.items():
+        deepest = max(row["blocks"] for row in rows if row["variant"] == variant)
+        name = f"{variant}, {deepest} blocks"
+        for row in rows:
+            if (row["variant"], row["blocks"]) == (variant, deepest):
+                alike.plot(range(deepest + 1), row["similarity"], color=color, alpha=0.7, label=name)
+                gradients.plot(range(1, deepest + 1), row["gradients_start"], ":", color=color, alpha=0.7)
+                gradients.plot(range(1, deepest + 1), row["gradients_end"], color=color, alpha=0.7)
+                name = None
 
 
 if __name__ == "__main__":

@@ -65,6 +65,13 @@ def test_the_states_of_the_blocks_end_in_those_that_the_model_pools():
     torch.testing.assert_close(states[-1], model.encode(model.gather(batch)))
 
 
+def test_the_training_error_is_that_of_the_last_epoch(tmp_path):
+    from depth import last_train_loss
+
+    (tmp_path / "history.csv").write_text("epoch,train_loss,lr\n1,0.75,0.1\n2,0.5,0.1\n")
+    assert last_train_loss(tmp_path) == 0.5
+
+
 def test_the_quick_run_has_errors_and_columns_for_each_depth(run_quickly):
     figures = run_quickly("depth")
     rows, findings = figures["rows"], figures["findings"]
@@ -74,5 +81,6 @@ def test_the_quick_run_has_errors_and_columns_for_each_depth(run_quickly):
         assert len(row["gradients_start"]) == len(row["gradients_end"]) == row["blocks"]
         assert all(-1 <= value <= 1 for value in row["similarity"])
         assert all(0 <= value <= 1 for value in row["share_within"])
+        assert row["train_loss"] > 0
     assert [d["first"]["blocks"] for d in findings["less_than_reference"]] == [1]
     assert [d["first"]["variant"] for d in findings["less_than_paper"]] == ["layer-norm", "xavier"]
