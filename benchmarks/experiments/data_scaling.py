@@ -28,7 +28,7 @@ from torch_geometric_crystal.benchmark.config import RunConfig
 from torch_geometric_crystal.benchmark.sources import CrystalParts, load_parts
 from torch_geometric_crystal.datasets.source import Entry
 
-REFERENCE = "crystalformer"
+REFERENCE = "crystalformer"  # also a name in the settings
 DEFAULT_CHANNELS = 64  # of CGCNN
 
 
@@ -57,15 +57,15 @@ def make_trials(settings: dict[str, Any]) -> list[Trial]:
     return trials
 
 
-def make_trial(settings: dict[str, Any], data: str, model: str, size: int, options: dict[str, Any], seed: int) -> Trial:
-    """One training run of so many steps."""
+def make_trial(settings: dict[str, Any], data: str, name: str, size: int, options: dict[str, Any], seed: int) -> Trial:
+    """One training run of so many steps, of a model by its name in the settings."""
     epochs = max(1, round(settings["steps"] / math.ceil(size / settings["batch_size"])))
     recipe = {"preset": "common", "epochs": epochs, "batch_size": settings["batch_size"]}
     config = RunConfig.from_dict(
         {
             "data": data,
             "targets": [settings["data"][data]["target"]],
-            "model": model,
+            "model": settings["models"][name].get("model", name),
             "model_options": options,
             "recipe": recipe | {"averaging_epochs": max(1, round(settings["averaging_share"] * epochs))},
             "device": "cpu",
@@ -74,7 +74,7 @@ def make_trial(settings: dict[str, Any], data: str, model: str, size: int, optio
     )
     labels = {
         "data": data,
-        "model": model,
+        "model": name,
         "size": size,
         "channels": options.get("channels", DEFAULT_CHANNELS),
         "seed": seed,

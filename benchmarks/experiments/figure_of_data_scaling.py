@@ -6,7 +6,12 @@ from typing import Any
 from figures import COLORS, panels, save
 from summary import grouped
 
-NAMES = {"crystalformer": "Crystalformer", "cgcnn": "CGCNN", "alignn": "ALIGNN, small"}
+NAMES = {
+    "crystalformer": "Crystalformer",
+    "crystalformer-elements": "Crystalformer, elements' properties",
+    "cgcnn": "CGCNN",
+    "alignn": "ALIGNN, small",
+}
 
 
 def draw(path: Path, figures: dict[str, Any]) -> None:
