@@ -48,6 +48,14 @@ class Neighborhood(NamedTuple):
         """Number of target atoms N."""
         return self.row_ptr.numel() - 1
 
+    def kernel_indices(self) -> list[Tensor]:
+        """The index arrays that the C++ kernels read, in their order."""
+        fields = (
+            self.pair_order, self.pair_ptr, self.pair_source, self.row_pair_ptr,
+            self.pair_target, self.column_ptr, self.column_pair,
+        )  # fmt: skip
+        return [field.contiguous() for field in fields]
+
     def target(self) -> Tensor:
         """Target atom of each edge, shape (E,)."""
         return segment_index(self.row_ptr.diff(), self.source.numel())

@@ -19,6 +19,7 @@ from torch_geometric_crystal.nn.conv.periodic_infinite_attention import (
     RowStatistics,
 )
 from torch_geometric_crystal.nn.crystal_graph import CrystalGraph, gather_crystal_graph
+from torch_geometric_crystal.nn.fused_block import can_run_fused, run_fused
 from torch_geometric_crystal.nn.models.official_checkpoint import load_official_checkpoint, translate_official
 from torch_geometric_crystal.nn.property_head import PropertyHead
 from torch_geometric_crystal.nn.readout import TargetNormalization
@@ -54,6 +55,10 @@ class CrystalformerBlock(nn.Module):
 
     def forward(self, x: Tensor, graph: CrystalGraph) -> tuple[Tensor, RowStatistics | None]:
         """Return the new states (N, C) and what bounds on the truncation need."""
+        return run_fused(self, x, graph) if can_run_fused(self, x, graph) else self.run_parts(x, graph)
+
+    def run_parts(self, x: Tensor, graph: CrystalGraph) -> tuple[Tensor, RowStatistics | None]:
+        """The same as :meth:`forward`, one part after the other."""
         attended, statistics = self.attention.attend(x, graph.neighborhood, graph.waves, graph.blocks)
         x = x + attended
         return x + self.contract(self.expand(x).relu_()), statistics

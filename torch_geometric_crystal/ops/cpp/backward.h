@@ -38,9 +38,11 @@ struct Backward {
     float half_inverse_square, scale;
     bool need_dist;
     std::vector<float> query, key, value, grad_out;  // the query scaled
-    std::vector<float> encoding;  // (K, groups, d, 8)
+    std::vector<float> encoding;  // (K, groups, d, 8), or empty where it is not part of the operation
     const float *rho, *grad_lse, *grad_mean_basis, *out, *lse, *mean_basis;
-    float *grad_query, *grad_key, *grad_value, *grad_rho, *grad_dist;
+    float *grad_query, *grad_key, *grad_value;
+    int64_t grad_stride;  // of the rows of these three
+    float *grad_rho, *grad_dist;
     std::vector<float>&weight_sums, &logit_sums;  // (groups, pairs, 8)
 
     struct Scratch {
@@ -59,7 +61,7 @@ struct Backward {
             if (need_dist)
                 for (int64_t s = 0; s < row.count; ++s) grad_dist[graph.pair_order[row.first + s]] = 0.0f;
             if (row.count == 0) {
-                std::fill_n(grad_query + i * sizes.heads * sizes.head_dim, sizes.heads * sizes.head_dim, 0.0f);
+                std::fill_n(grad_query + i * grad_stride, sizes.heads * sizes.head_dim, 0.0f);
                 std::fill_n(grad_rho + i * sizes.heads, sizes.heads, 0.0f);
                 continue;
             }
@@ -95,7 +97,7 @@ struct Backward {
         } else {
             std::fill_n(sums, used * LANES, 0.0f);
         }
-        for (int64_t k = 0; k < used; ++k) {
+        for (int64_t k = 0; k < (encoding.empty() ? 0 : used); ++k) {
             const float* weights = encoding.data() + (k * sizes.groups + group) * sizes.block();
             store(sums + k * LANES, load<Heads>(sums + k * LANES) + dot(grad, weights, sizes.head_dim));
         }
@@ -156,7 +158,7 @@ struct Backward {
             store(&logit_sums[(group * graph.num_pairs + pair) * LANES], logit_sum);
             add(scratch.sum.data(), logit_sum, key.data() + graph.pair_source[pair] * stride + offset, d);
         }
-        unpack(scratch.sum.data(), Heads{} + scale, grad_query + i * sizes.heads * d, group, sizes);
+        unpack(scratch.sum.data(), Heads{} + scale, grad_query + i * grad_stride, group, sizes);
         store_heads(grad_rho + i * sizes.heads, group, sizes.heads, moment * -half_inverse_square);
     }
 
@@ -175,8 +177,8 @@ struct Backward {
                     add(key_sum.data(), load<Heads>(&logit_sums[sums]), query.data() + atom, d);
                     add(value_sum.data(), load<Heads>(&weight_sums[sums]), grad_out.data() + atom, d);
                 }
-                unpack(key_sum.data(), Heads{} + 1.0f, grad_key + j * sizes.heads * d, group, sizes);
-                unpack(value_sum.data(), Heads{} + 1.0f, grad_value + j * sizes.heads * d, group, sizes);
+                unpack(key_sum.data(), Heads{} + 1.0f, grad_key + j * grad_stride, group, sizes);
+                unpack(value_sum.data(), Heads{} + 1.0f, grad_value + j * grad_stride, group, sizes);
             }
     }
 };

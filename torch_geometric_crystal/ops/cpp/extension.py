@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from torch_geometric_crystal.ops.cpp.recorded import register_recorded_form
 from torch_geometric_crystal.ops.cpp.toolchain import build_key, compile_command, find_compiler
 
 NAMESPACE = "torch_geometric_crystal_cpp"
@@ -55,7 +56,7 @@ def why_unavailable() -> str | None:
     Warns:
         ExtensionWarning: once, if they are built but cannot be loaded.
     """
-    return _why_unavailable(str(library_folder()))
+    return _why_unavailable(os.environ.get("XDG_CACHE_HOME"), os.environ.get("HOME"))
 
 
 def load() -> Any:
@@ -118,14 +119,15 @@ def _find_library() -> Path | None:
 
 
 @functools.cache
-def _why_unavailable(folder: str) -> str | None:
+def _why_unavailable(*places: str | None) -> str | None:
+    """`places` is what :func:`library_folder` depends on: asked for at every call, the folder itself takes longer."""
     path = _find_library()
     if path is None:
         return _why_not_built()
     try:
         _load_file(path)
     except ExtensionError as error:
-        warnings.warn(f"the C++ kernels in {folder} are not used: {error}", ExtensionWarning, stacklevel=3)
+        warnings.warn(f"the C++ kernels in {path.parent} are not used: {error}", ExtensionWarning, stacklevel=3)
         return str(error)
     return None
 
@@ -135,6 +137,7 @@ def _load_file(path: Path) -> None:
         _check_trust(path)
         if not _is_registered():
             torch.ops.load_library(str(path))
+            register_recorded_form(NAMESPACE)
     except OSError as error:
         raise ExtensionError(f"failed to load: {error}; build it again with `tgcrystal build --force`") from error
 

@@ -3,6 +3,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include <numeric>
 #include <vector>
 
 #include "rows.h"
@@ -32,13 +33,49 @@ inline Tensor to_tensor(const Counts& values, const Tensor& like) {
     return tensor;
 }
 
+inline Tensor tensor_of(int64_t size, const Tensor& like) { return at::empty({size}, like.options()); }
+
+// The same as group_edges for edges in order of their target, then of their source, as the transforms store them.
+inline std::vector<Tensor> group_sorted_edges(const Tensor& edge_index, int64_t num_nodes) {
+    const int64_t count = edge_index.size(1);
+    const int64_t *source = edge_index.const_data_ptr<int64_t>(), *target = source + count;
+    const Tensor order = tensor_of(count, edge_index), edge_pair = tensor_of(count, edge_index);
+    int64_t *place = order.mutable_data_ptr<int64_t>(), *pair_of = edge_pair.mutable_data_ptr<int64_t>();
+    Counts row_ptr, row_pair_ptr, pair_ptr, pair_source, pair_target, column_ptr;
+    row_ptr.reserve(num_nodes + 1);
+    row_pair_ptr.reserve(num_nodes + 1);
+    std::iota(place, place + count, 0);
+    for (int64_t begin = 0, end = 0; begin < count; begin = end) {
+        const int64_t pair = static_cast<int64_t>(pair_ptr.size()), i = target[begin], j = source[begin];
+        while (end < count && source[end] == j && target[end] == i) ++end;
+        std::fill(pair_of + begin, pair_of + end, pair);
+        row_ptr.resize(i + 1, begin);
+        row_pair_ptr.resize(i + 1, pair);
+        pair_ptr.push_back(begin);
+        pair_source.push_back(j);
+        pair_target.push_back(i);
+    }
+    const int64_t num_pairs = static_cast<int64_t>(pair_ptr.size());
+    row_ptr.resize(num_nodes + 1, count);
+    row_pair_ptr.resize(num_nodes + 1, num_pairs);
+    pair_ptr.push_back(count);
+    const Counts column_pair = counting_sort(pair_source.data(), num_pairs, num_nodes, column_ptr);
+    const auto tensor = [&](const Counts& values) { return to_tensor(values, edge_index); };
+    return {order, edge_index[0].clone(), tensor(row_ptr), order.clone(), tensor(pair_ptr), tensor(pair_source),
+            tensor(row_pair_ptr), edge_pair, tensor(pair_target), tensor(column_ptr), tensor(column_pair)};
+}
+
 // by_row, source, row_ptr, pair_order, pair_ptr, pair_source, row_pair_ptr, edge_pair, pair_target, column_ptr,
 // column_pair; nothing where an index is out of range. `edge_index` is contiguous.
 inline std::vector<Tensor> group_edges(const Tensor& edge_index, int64_t num_nodes) {
     const int64_t count = edge_index.size(1);
     const int64_t *source = edge_index.const_data_ptr<int64_t>(), *target = source + count;
-    const auto is_outside = [&](int64_t atom) { return atom < 0 || atom >= num_nodes; };
-    if (std::any_of(source, source + 2 * count, is_outside)) return {};
+    bool outside = false, sorted = true;
+    for (int64_t n = 0; n < 2 * count; ++n) outside |= (source[n] < 0) | (source[n] >= num_nodes);
+    if (outside) return {};
+    for (int64_t e = 1; e < count; ++e)
+        sorted &= (target[e - 1] < target[e]) | ((target[e - 1] == target[e]) & (source[e - 1] <= source[e]));
+    if (sorted) return group_sorted_edges(edge_index, num_nodes);
     Counts row_ptr, column_ptr;
     const Counts by_row = counting_sort(target, count, num_nodes, row_ptr);
     Counts sorted_source(count), pair_order(count), edge_pair(count);

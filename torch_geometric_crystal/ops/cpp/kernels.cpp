@@ -8,82 +8,15 @@
 // over a window stay in registers. Every row, and in the second pass of backward every column, is summed by one thread
 // in a fixed order: results do not depend on the number of threads, bit by bit.
 
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include <optional>
-#include <tuple>
-
-#include "backward.h"
-#include "forward.h"
+#include "attention.h"
+#include "block.h"
 #include "group_edges.h"
 #include "reciprocal.h"
 
 namespace crystal {
 namespace {
-
-Graph read_graph(const Tensor& dist, at::TensorList indices) {
-    const auto data = [&](int which) { return indices[which].const_data_ptr<int64_t>(); };
-    return {
-        dist.const_data_ptr<float>(), data(0), data(1), data(2), data(3), data(4), data(5), data(6),
-        indices[3].numel() - 1, indices[0].numel(), indices[2].numel(),
-    };
-}
-
-std::vector<float> pack_scaled(const Tensor& tensor, const Sizes& sizes, double scale) {
-    std::vector<float> packed = pack(tensor, sizes);
-    for (float& entry : packed) entry *= static_cast<float>(scale);
-    return packed;
-}
-
-std::tuple<Tensor, Tensor, Tensor> forward(
-    const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& rho, const Tensor& dist,
-    at::TensorList indices, double r0, double scale, int64_t num_basis, double spacing) {
-    const Sizes sizes(query, num_basis, spacing);
-    Tensor out = at::empty({query.size(0), sizes.heads, sizes.head_dim}, query.options());
-    Tensor lse = at::empty({query.size(0), sizes.heads}, query.options());
-    Tensor mean_basis = at::empty({query.size(0), sizes.heads, num_basis}, query.options());
-    const Forward pass{
-        read_graph(dist, indices), sizes, static_cast<float>(0.5 / (r0 * r0)),
-        pack_scaled(query, sizes, scale), pack(key, sizes), pack(value, sizes), rho.const_data_ptr<float>(),
-        out.mutable_data_ptr<float>(), lse.mutable_data_ptr<float>(), mean_basis.mutable_data_ptr<float>(),
-    };
-    parallel_by_weight(
-        pass.graph.num_rows, [&](int64_t row) { return pass.graph.first_slot(row); },
-        [&](int64_t begin, int64_t end) { pass.run(begin, end); });
-    return {out, lse, mean_basis};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
-    const Tensor& grad_out, const Tensor& grad_lse, const std::optional<Tensor>& grad_mean_basis, const Tensor& query,
-    const Tensor& key, const Tensor& value, const Tensor& rho, const Tensor& dist, at::TensorList indices, double r0,
-    double scale, const std::optional<Tensor>& encoding, int64_t num_basis, double spacing, const Tensor& out,
-    const Tensor& lse, const Tensor& mean_basis, bool need_dist) {
-    const Sizes sizes(query, num_basis, spacing);
-    const Graph graph = read_graph(dist, indices);
-    const auto like_query = [&] { return at::empty({query.size(0), sizes.heads, sizes.head_dim}, query.options()); };
-    Tensor grad_query = like_query(), grad_key = like_query(), grad_value = like_query();
-    Tensor grad_rho = at::empty({query.size(0), sizes.heads}, query.options());
-    Tensor grad_dist = at::empty({need_dist ? graph.num_edges : 0}, query.options());
-    std::vector<float> weight_sums(sizes.groups * graph.num_pairs * LANES), logit_sums(weight_sums.size());
-    const Backward pass{
-        graph, sizes, static_cast<float>(0.5 / (r0 * r0)), static_cast<float>(scale), need_dist,
-        pack_scaled(query, sizes, scale), pack(key, sizes), pack(value, sizes), pack(grad_out, sizes),
-        encoding ? pack(*encoding, sizes) : std::vector<float>(),
-        rho.const_data_ptr<float>(), grad_lse.const_data_ptr<float>(),
-        grad_mean_basis && num_basis ? grad_mean_basis->const_data_ptr<float>() : nullptr,
-        out.const_data_ptr<float>(), lse.const_data_ptr<float>(), mean_basis.const_data_ptr<float>(),
-        grad_query.mutable_data_ptr<float>(), grad_key.mutable_data_ptr<float>(), grad_value.mutable_data_ptr<float>(),
-        grad_rho.mutable_data_ptr<float>(), grad_dist.mutable_data_ptr<float>(), weight_sums, logit_sums,
-    };
-    parallel_by_weight(
-        graph.num_rows, [&](int64_t row) { return graph.first_slot(row); },
-        [&](int64_t begin, int64_t end) { pass.run_rows(begin, end); });
-    parallel_by_weight(
-        graph.num_rows, [&](int64_t column) { return graph.column_ptr[column]; },
-        [&](int64_t begin, int64_t end) { pass.run_columns(begin, end); });
-    return {grad_query, grad_key, grad_value, grad_rho, grad_dist};
-}
 
 WaveSet read_waves(const Tensor& pos, const Tensor& vector, const Tensor& atom_ptr, const Tensor& wave_ptr) {
     return {
@@ -143,16 +76,28 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> reciprocal_backward(
 
 TORCH_LIBRARY(torch_geometric_crystal_cpp, library) {
     library.def("group_edges(Tensor edge_index, int num_nodes) -> Tensor[]", crystal::group_edges);
+    // Two names for one function: infinite_attention_node, for graphs that are recorded, is given a derivative in Python,
+    // which every other call would have to pass.
     library.def(
         "infinite_attention(Tensor query, Tensor key, Tensor value, Tensor rho, Tensor dist, Tensor[] indices, "
-        "float r0, float scale, int num_basis, float basis_spacing) -> (Tensor, Tensor, Tensor)",
-        crystal::forward);
+        "float r0, float scale, int num_basis, float basis_spacing) -> (Tensor, Tensor, Tensor)");
+    library.def(
+        "infinite_attention_node(Tensor query, Tensor key, Tensor value, Tensor rho, Tensor dist, Tensor[] indices, "
+        "float r0, float scale, int num_basis, float basis_spacing) -> (Tensor, Tensor, Tensor)");
     library.def(
         "infinite_attention_backward(Tensor grad_out, Tensor grad_lse, Tensor? grad_mean_basis, Tensor query, "
         "Tensor key, Tensor value, Tensor rho, Tensor dist, Tensor[] indices, float r0, float scale, "
         "Tensor? encoding, int num_basis, float basis_spacing, Tensor out, Tensor lse, Tensor mean_basis, "
-        "bool need_dist) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-        crystal::backward);
+        "bool need_dist) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+    library.def(
+        "block(Tensor x, Tensor[] weights, Tensor statistics, Tensor dist, Tensor[] indices, float r0, float scale, "
+        "float rho_min, float elu_beta, int num_basis, float basis_spacing) -> Tensor[]",
+        crystal::block_forward);
+    library.def(
+        "block_backward(Tensor grad, Tensor x, Tensor[] weights, Tensor[] saved, Tensor statistics, Tensor dist, "
+        "Tensor[] indices, float r0, float scale, float rho_min, float elu_beta, int num_basis, float basis_spacing) "
+        "-> Tensor[]",
+        crystal::block_backward);
     library.def(
         "reciprocal_attention(Tensor query, Tensor key, Tensor value, Tensor sigma_sq, Tensor pos, Tensor vector, "
         "Tensor atom_ptr, Tensor wave_ptr, float scale, float floor) -> (Tensor, Tensor)",
@@ -162,4 +107,10 @@ TORCH_LIBRARY(torch_geometric_crystal_cpp, library) {
         "Tensor sigma_sq, Tensor pos, Tensor vector, Tensor atom_ptr, Tensor wave_ptr, float scale, float floor, "
         "Tensor out, Tensor lse) -> (Tensor, Tensor, Tensor, Tensor)",
         crystal::reciprocal_backward);
+}
+
+TORCH_LIBRARY_IMPL(torch_geometric_crystal_cpp, CPU, library) {
+    library.impl("infinite_attention", crystal::attention_forward);
+    library.impl("infinite_attention_node", crystal::attention_forward);
+    library.impl("infinite_attention_backward", crystal::attention_backward);
 }

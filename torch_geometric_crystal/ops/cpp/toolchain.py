@@ -13,7 +13,16 @@ import torch
 
 SOURCE_FOLDER = Path(__file__).parent
 SOURCES = ("kernels.cpp",)
-HEADERS = ("backward.h", "forward.h", "group_edges.h", "reciprocal.h", "rows.h", "vector_math.h")
+HEADERS = (
+    "attention.h",
+    "backward.h",
+    "block.h",
+    "forward.h",
+    "group_edges.h",
+    "reciprocal.h",
+    "rows.h",
+    "vector_math.h",
+)
 
 FLAGS = (
     "-O3", "-march=native", "-std=c++20", "-fPIC", "-shared", "-fopenmp", "-fno-math-errno", "-fvisibility=hidden",

@@ -31,10 +31,33 @@ def forward_cpp(
     num_basis, spacing = (basis.num, basis.spacing) if basis is not None else (0, 1.0)
     out, lse, mean_basis = extension.load().infinite_attention(
         with_dense_rows(query), with_dense_rows(key), with_dense_rows(value), rho.contiguous(), dist.contiguous(),
-        _indices(neighborhood), r0, scale, num_basis, spacing,
+        neighborhood.kernel_indices(), r0, scale, num_basis, spacing,
     )  # fmt: skip
     if value_encoding is not None:
         out += project_basis(mean_basis, value_encoding)
+    return out, lse, mean_basis
+
+
+def record_cpp(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rho: Tensor,
+    dist: Tensor,
+    neighborhood: Neighborhood,
+    r0: float,
+    scale: float,
+    value_encoding: Tensor | None,
+    basis: GaussianBasis | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same as :func:`forward_cpp` for graphs that are recorded: the C++ operator is a node with a derivative."""
+    num_basis, spacing = (basis.num, basis.spacing) if basis is not None else (0, 1.0)
+    out, lse, mean_basis = extension.load().infinite_attention_node(
+        with_dense_rows(query), with_dense_rows(key), with_dense_rows(value), rho.contiguous(), dist.contiguous(),
+        neighborhood.kernel_indices(), r0, scale, num_basis, spacing,
+    )  # fmt: skip
+    if value_encoding is not None:
+        out = out + project_basis(mean_basis, value_encoding)
     return out, lse, mean_basis
 
 
@@ -69,19 +92,10 @@ def backward_cpp(
     grad_query, grad_key, grad_value, grad_rho, grad_dist = extension.load().infinite_attention_backward(
         grad_out.contiguous(), grad_lse.contiguous(), None if grad_mean_basis is None else grad_mean_basis.contiguous(),
         with_dense_rows(query), with_dense_rows(key), with_dense_rows(value), rho.contiguous(), dist.contiguous(),
-        _indices(neighborhood), r0, scale, encoding, num_basis, spacing,
+        neighborhood.kernel_indices(), r0, scale, encoding, num_basis, spacing,
         out.contiguous(), lse.contiguous(), mean_basis.contiguous(), need_dist,
     )  # fmt: skip
     grad_encoding = None
     if value_encoding is not None:
         grad_encoding = torch.bmm(grad_out.permute(1, 2, 0), mean_basis.transpose(0, 1))  # (H, d, K)
     return Gradients(grad_query, grad_key, grad_value, grad_rho, grad_dist if need_dist else None, grad_encoding)
-
-
-def _indices(neighborhood: Neighborhood) -> list[Tensor]:
-    """The index arrays in the order in which the kernels read them."""
-    fields = (
-        neighborhood.pair_order, neighborhood.pair_ptr, neighborhood.pair_source, neighborhood.row_pair_ptr,
-        neighborhood.pair_target, neighborhood.column_ptr, neighborhood.column_pair,
-    )  # fmt: skip
-    return [field.contiguous() for field in fields]

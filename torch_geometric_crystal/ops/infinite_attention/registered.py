@@ -14,8 +14,15 @@ from torch_geometric_crystal.ops.tracing import is_recorded
 
 def attend(query: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Run the operation, with the arguments and outputs of :func:`infinite_attention_op`."""
-    run = infinite_attention_op if is_recorded(query) else _InfiniteAttention.apply
-    return run(query, *arguments)
+    if not is_recorded(query):
+        return _InfiniteAttention.apply(query, *arguments)
+    key, value, rho, dist, value_encoding, groups, _, backend, r0, scale, num_basis, spacing = arguments
+    if backend == "cpp":
+        from torch_geometric_crystal.ops.infinite_attention.cpp import record_cpp
+
+        hood, basis = Neighborhood(dist, *groups), _basis(num_basis, spacing)
+        return record_cpp(query, key, value, rho, dist, hood, r0, scale, value_encoding, basis)
+    return infinite_attention_op(query, *arguments)
 
 
 def _basis(num_basis: int, basis_spacing: float) -> GaussianBasis | None:

@@ -1,0 +1,132 @@
+// A whole block of Crystalformer, so that small batches do not wait for Python between its parts:
+//
+//     x <- x + W_o attention(W_qkv x + b_qkv) + b_o,    x <- x + W_2 relu(W_1 x + b_1) + b_2,
+//
+// with rho = 1 + (1 - b) elu(beta t / (1 - b)), t = g_0 (w . q + g_1), as nn/decay.py has it.
+#pragma once
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/threshold_backward.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <cmath>
+
+#include "attention.h"
+
+namespace crystal {
+
+// The weights in the order of nn/fused_block.py; W^E, (H, d, K), is there if there is a basis.
+struct BlockWeights {
+    Tensor qkv, qkv_bias, decay, out, out_bias, expand, expand_bias, contract, contract_bias;
+    std::optional<Tensor> encoding;
+
+    explicit BlockWeights(at::TensorList w)
+        : qkv(w[0]), qkv_bias(w[1]), decay(w[2]), out(w[3]), out_bias(w[4]), expand(w[5]), expand_bias(w[6]),
+          contract(w[7]), contract_bias(w[8]) {
+        if (w.size() > 9) encoding = w[9];
+    }
+
+    // (N, 3 H d) as q, k and v, each (N, H, d).
+    QueryKeyValue split(const Tensor& projected) const {
+        const auto parts = projected.view({projected.size(0), 3, decay.size(0), decay.size(1)}).unbind(1);
+        return {parts[0], parts[1], parts[2]};
+    }
+};
+
+// The decay's settings: g_0, g_1, the lower bound b and the slope beta.
+struct Decay {
+    float scale, shift, bound, slope;
+
+    Decay(const Tensor& statistics, double rho_min, double elu_beta)
+        : scale(static_cast<float>(statistics.const_data_ptr<double>()[0])),
+          shift(static_cast<float>(statistics.const_data_ptr<double>()[1])),
+          bound(static_cast<float>(rho_min)),
+          slope(static_cast<float>(elu_beta)) {}
+
+    Tensor rho(const Tensor& query, const Tensor& weight) const {
+        const int64_t heads = query.size(1), d = query.size(2), stride = query.stride(0);
+        const float *q = query.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
+        Tensor result = at::empty({query.size(0), heads}, query.options());
+        float* to = result.mutable_data_ptr<float>();
+        const float room = 1 - bound;
+        at::parallel_for(0, query.size(0), 256, [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i)
+                for (int64_t h = 0; h < heads; ++h) {
+                    const float z = (inner_product(q + i * stride + h * d, w + h * d, d) + shift) * scale * slope / room;
+                    to[i * heads + h] = 1 + room * (z > 0 ? z : std::expm1(z));
+                }
+        });
+        return result;
+    }
+
+    // From the gradient of rho to that of w . q, in place. elu' is 1, or e^z = (rho - b) / (1 - b) where z < 0.
+    void differentiate(Tensor& grad_rho, const Tensor& rho) const {
+        float* grad = grad_rho.mutable_data_ptr<float>();
+        const float* value = rho.const_data_ptr<float>();
+        for (int64_t n = 0; n < rho.numel(); ++n)
+            grad[n] *= scale * slope * std::min(1.0f, (value[n] - bound) / (1 - bound));
+    }
+};
+
+// The new states, then what the backward pass takes: W_qkv x + b, rho, the attention's output, log-sum-exp and mean
+// basis, the states between the two parts, and the hidden layer.
+inline std::vector<Tensor> block_forward(
+    const Tensor& x, at::TensorList weights, const Tensor& statistics, const Tensor& dist, at::TensorList indices,
+    double r0, double scale, double rho_min, double elu_beta, int64_t num_basis, double spacing) {
+    const BlockWeights w(weights);
+    const Tensor projected = at::addmm(w.qkv_bias, x, w.qkv.t());
+    const auto [query, key, value] = w.split(projected);
+    const Tensor rho = Decay(statistics, rho_min, elu_beta).rho(query, w.decay);
+    auto [attended, lse, mean_basis] =
+        attention_forward(query, key, value, rho, dist, indices, r0, scale, num_basis, spacing);
+    if (w.encoding)
+        attended += at::bmm(mean_basis.transpose(0, 1), w.encoding->transpose(1, 2)).transpose(0, 1);
+    Tensor middle = at::addmm(w.out_bias, attended.flatten(1), w.out.t());
+    middle += x;
+    Tensor hidden = at::addmm(w.expand_bias, middle, w.expand.t());
+    hidden.relu_();
+    Tensor result = at::addmm(w.contract_bias, hidden, w.contract.t());
+    result += middle;
+    return {result, projected, rho, attended, lse, mean_basis, middle, hidden};
+}
+
+// Gradients of x and of the weights, in their order. `saved` is what block_forward returned after the new states.
+inline std::vector<Tensor> block_backward(
+    const Tensor& grad, const Tensor& x, at::TensorList weights, at::TensorList saved, const Tensor& statistics,
+    const Tensor& dist, at::TensorList indices, double r0, double scale, double rho_min, double elu_beta,
+    int64_t num_basis, double spacing) {
+    const BlockWeights w(weights);
+    const Tensor &projected = saved[0], &rho = saved[1], &attended = saved[2], &lse = saved[3], &mean_basis = saved[4],
+                 &middle = saved[5], &hidden = saved[6];
+    Tensor grad_hidden = at::mm(grad, w.contract);
+    at::threshold_backward_out(grad_hidden, grad_hidden, hidden, 0);
+    const Tensor grad_middle = at::addmm(grad, grad_hidden, w.expand);
+    const Tensor grad_attended = at::mm(grad_middle, w.out).view(attended.sizes());
+
+    const auto [query, key, value] = w.split(projected);
+    const Tensor grad_projected = at::empty_like(projected);
+    const QueryKeyValue grads = w.split(grad_projected);
+    std::optional<Tensor> encoding, no_grad_mean_basis;
+    if (w.encoding) encoding = w.encoding->permute({2, 0, 1}).contiguous();
+    auto [grad_rho, grad_dist] = attention_backward_into(
+        grads, grad_attended, at::zeros_like(lse), no_grad_mean_basis, query, key, value, rho, dist, indices, r0, scale,
+        encoding, num_basis, spacing, attended, lse, mean_basis, false);
+    Decay(statistics, rho_min, elu_beta).differentiate(grad_rho, rho);
+    grads.query.addcmul_(grad_rho.unsqueeze(-1), w.decay);
+    const Tensor grad_decay = at::bmm(grad_rho.t().unsqueeze(1), query.transpose(0, 1)).squeeze(1);
+
+    std::vector<Tensor> result{
+        at::addmm(grad_middle, grad_projected, w.qkv),
+        at::mm(grad_projected.t(), x), grad_projected.sum(0), grad_decay,
+        at::mm(grad_middle.t(), attended.flatten(1)), grad_middle.sum(0),
+        at::mm(grad_hidden.t(), middle), grad_hidden.sum(0),
+        at::mm(grad.t(), hidden), grad.sum(0),
+    };
+    if (w.encoding) result.push_back(at::bmm(grad_attended.permute({1, 2, 0}), mean_basis.transpose(0, 1)));
+    return result;
+}
+
+}  // namespace crystal
