@@ -8,6 +8,7 @@ ratio is given: per atom where the atoms of their batch are known, else per batc
     python benchmarks/step.py                              # times, and on CUDA peak memory
     python benchmarks/step.py --compile --cuda-graphs --autocast --tf32
     python benchmarks/step.py --memory                     # peak memory, each case in a process of its own
+    python benchmarks/step.py --variants simplified --seed 1   # other weights
     python benchmarks/step.py --profile                    # the operators or kernels that take the time, as well
 """
 
@@ -83,6 +84,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--tol", type=float, nargs="+", default=[1e-3], help="tolerances of the graph (default: 1e-3)")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of times")
     parser.add_argument("--profile", action="store_true", help="also what takes the time, by operator or kernel")
     parser.add_argument("--case", nargs=3, metavar=("VARIANT", "WORKLOAD", "MODE"), help=argparse.SUPPRESS)
@@ -101,7 +103,7 @@ def _workloads_of(variant: str, options: argparse.Namespace) -> list[str]:
 
 def times(variant: str, workload: str, tol: float, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for each path: errors against the reference, and the times of the paths that agree with it."""
-    model = initialised_model(variant, options.device)
+    model = initialised_model(variant, options.device, options.seed)
     transform = model.neighborhood(tol=tol)
     crystals = [transform(data) for data in crystals_of(workload)]
     batch = batch_of(crystals, lambda data: data, options.device)
