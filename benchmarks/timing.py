@@ -143,20 +143,21 @@ def memory_of(function: Callable[[], Any], device: str) -> dict[str, int]:
         function()
         torch.cuda.synchronize()
         return {"before_MiB": round(before), "peak_MiB": round(torch.cuda.max_memory_allocated() / 2**20)}
-    before = _restart_process_peak()
+    before = _restartprocess_peak()
     function()
-    return {"before_MiB": round(before), "peak_MiB": round(_process_peak())}
+    return {"before_MiB": round(before), "peak_MiB": round(process_peak())}
 
 
-def _restart_process_peak() -> float:
+def _restartprocess_peak() -> float:
     """Let the peak begin anew (Linux; elsewhere it stays that of the whole run) and return it, MiB."""
     forget = Path("/proc/self/clear_refs")
     if forget.exists():
         forget.write_text("5")
-    return _process_peak()
+    return process_peak()
 
 
-def _process_peak() -> float:
+def process_peak() -> float:
+    """The most memory that this process has had, MiB."""
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():

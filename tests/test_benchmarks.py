@@ -367,3 +367,9 @@ def test_preparation_of_nothing_in_particular_is_refused(run_script, capsys):
     with pytest.raises(SystemExit, match="2"):
         run_script("preparation")
     assert "give a compact store" in capsys.readouterr().err
+
+
+def test_the_allocators_benchmark_times_both_settings(run_quickly):
+    figures, _ = run_quickly("allocator")
+    assert [row["memory"] for row in figures["rows"]] == ["as it is", "kept"]
+    assert all(row["ms"] > 0 and row["peak_MiB"] > 0 for row in figures["rows"])

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
+from torch_geometric_crystal.benchmark.allocator import keep_freed_memory
 from torch_geometric_crystal.benchmark.averaging import WeightAverage
 from torch_geometric_crystal.benchmark.batching import crystal_loader
 from torch_geometric_crystal.benchmark.callbacks import Callback, StopRequest
@@ -137,6 +138,8 @@ class _Fit:
         self.resume = resume
         self.last, self.best, self.history = output / "last.ckpt", output / "best.ckpt", output / "history.csv"
         self.fabric = make_fabric(config.device, config.precision, place)
+        if self.fabric.device.type == "cpu":
+            keep_freed_memory()
         self.group = Group(place, self.fabric.device)
         self.objective = make_objective(card)
         labels = train.with_fields("y", "structure_id") if isinstance(train, OnDiskCrystals) else train

@@ -22,37 +22,18 @@ def forward_cpp(
     scale: float,
     value_encoding: Tensor | None,
     basis: GaussianBasis | None,
+    recorded: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output (N, H, d), log-sum-exp (N, H) and the mean basis u (N, H, K) of every row (K = 0 without encoding).
+
+    For graphs that are `recorded` the operator is one that has a derivative of its own.
 
     Raises:
         ExtensionError: if the kernels are not built or cannot be loaded.
     """
     num_basis, spacing = (basis.num, basis.spacing) if basis is not None else (0, 1.0)
-    out, lse, mean_basis = extension.load().infinite_attention(
-        with_dense_rows(query), with_dense_rows(key), with_dense_rows(value), rho.contiguous(), dist.contiguous(),
-        neighborhood.kernel_indices(), r0, scale, num_basis, spacing,
-    )  # fmt: skip
-    if value_encoding is not None:
-        out += project_basis(mean_basis, value_encoding)
-    return out, lse, mean_basis
-
-
-def record_cpp(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    rho: Tensor,
-    dist: Tensor,
-    neighborhood: Neighborhood,
-    r0: float,
-    scale: float,
-    value_encoding: Tensor | None,
-    basis: GaussianBasis | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same as :func:`forward_cpp` for graphs that are recorded: the C++ operator is a node with a derivative."""
-    num_basis, spacing = (basis.num, basis.spacing) if basis is not None else (0, 1.0)
-    out, lse, mean_basis = extension.load().infinite_attention_node(
+    kernels = extension.load()
+    out, lse, mean_basis = (kernels.infinite_attention_node if recorded else kernels.infinite_attention)(
         with_dense_rows(query), with_dense_rows(key), with_dense_rows(value), rho.contiguous(), dist.contiguous(),
         neighborhood.kernel_indices(), r0, scale, num_basis, spacing,
     )  # fmt: skip

@@ -17,11 +17,11 @@ def attend(query: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     if not is_recorded(query):
         return _InfiniteAttention.apply(query, *arguments)
     key, value, rho, dist, value_encoding, groups, _, backend, r0, scale, num_basis, spacing = arguments
-    if backend == "cpp":
-        from torch_geometric_crystal.ops.infinite_attention.cpp import record_cpp
+    if backend == "cpp" and torch.compiler.is_dynamo_compiling():  # an exported program needs no kernels to be read
+        from torch_geometric_crystal.ops.infinite_attention.cpp import forward_cpp
 
         hood, basis = Neighborhood(dist, *groups), _basis(num_basis, spacing)
-        return record_cpp(query, key, value, rho, dist, hood, r0, scale, value_encoding, basis)
+        return forward_cpp(query, key, value, rho, dist, hood, r0, scale, value_encoding, basis, recorded=True)
     return infinite_attention_op(query, *arguments)
 
 
