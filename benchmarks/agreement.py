@@ -87,13 +87,20 @@ def compare(
     )
 
 
-def reference_results(model: nn.Module, crystals: Sequence[Data]) -> ModelResults:
-    """Outputs and gradients of a model in float64 on the reference backend, for crystals that have their graphs."""
+def reference_results(model: nn.Module, crystals: Sequence[Data], backend: str = "reference") -> ModelResults:
+    """Outputs and gradients of a model in float64, for crystals that have their graphs.
+
+    Args:
+        model: in any precision.
+        crystals: with their graphs.
+        backend: ``"blocked"`` where the reference itself would take too long: in float64 the tests hold the two to
+            1e-10 of each other.
+    """
     judge = copy.deepcopy(model).double().eval()
     weights = output_weights(len(crystals)).to(next(judge.parameters()).device)
     judge.zero_grad()
     outputs, first = [], 0
-    with use_backend("reference"):
+    with use_backend(backend):
         for chunk in _chunks(crystals):
             batch = Batch.from_data_list(chunk).to(weights.device)
             output = judge(batch)

@@ -127,12 +127,6 @@ def findings_of(rows: list[dict[str, Any]], settings: dict[str, Any]) -> dict[st
     curves = [row for row in rows if is_of_curve(row, settings)]
     by = ["data", "model", "size"]
     means = over_seeds(curves, by)
-    exponents = []
-    for data, model in dict.fromkeys((row["data"], row["model"]) for row in curves):
-        chosen = [row for row in curves if (row["data"], row["model"]) == (data, model)]
-        sizes = [row["size"] for row in chosen]
-        if len(set(sizes)) > 2:
-            exponents.append({"data": data, "model": model} | power_law(sizes, [row["test_mae"] for row in chosen]))
     best = {}
     for entry in means:
         place = f"{entry['data']}, {entry['size']}"
@@ -152,11 +146,25 @@ def findings_of(rows: list[dict[str, Any]], settings: dict[str, Any]) -> dict[st
     wide = [row for row in wide if row["model"] in about["channels"]]
     return {
         "test_mae": means,
-        "exponents": exponents,
+        "exponents": exponents_of(curves),
+        "exponents_without_largest": exponents_of(curves, leave_out=1),
         "best": {place: entry["model"] for place, entry in best.items()},
         "crystalformer_less_others": differences,
         "widths": over_seeds(wide, ["model", "channels", "parameters"]),
     }
+
+
+def exponents_of(curves: list[dict[str, Any]], leave_out: int = 0) -> list[dict[str, Any]]:
+    """The power law of each set and model with at least three sizes; `leave_out`: so many of a set's largest sizes."""
+    exponents = []
+    for data, model in dict.fromkeys((row["data"], row["model"]) for row in curves):
+        of_set = sorted({row["size"] for row in curves if row["data"] == data})
+        sizes = of_set[: len(of_set) - leave_out]
+        chosen = [row for row in curves if (row["data"], row["model"]) == (data, model) and row["size"] in sizes]
+        if len({row["size"] for row in chosen}) > 2:
+            fit = power_law([row["size"] for row in chosen], [row["test_mae"] for row in chosen])
+            exponents.append({"data": data, "model": model} | fit)
+    return exponents
 
 
 def is_of_curve(row: dict[str, Any], settings: dict[str, Any]) -> bool:

@@ -64,3 +64,15 @@ def test_the_quick_run_fits_exponents_and_has_the_baselines(run_quickly):
     for place, model in findings["best"].items():
         size = int(place.split(", ")[1])
         assert means[model, size] == min(value for (_, s), value in means.items() if s == size)
+
+
+def test_exponents_can_leave_out_the_largest_sizes_of_a_set():
+    from data_scaling import exponents_of
+
+    errors = {100: 0.4, 200: 0.2, 400: 0.1, 800: 0.1}  # as 1 / size, but for the last
+    curves = [{"data": "d", "model": "m", "size": size, "test_mae": error} for size, error in errors.items()]
+    curves += [{"data": "d", "model": "few", "size": size, "test_mae": 1.0} for size in (100, 800)]
+    assert [fit["model"] for fit in exponents_of(curves)] == ["m"]
+    (without,) = exponents_of(curves, leave_out=1)
+    assert without["exponent"] == pytest.approx(1.0, abs=1e-3)
+    assert exponents_of(curves)[0]["exponent"] < 0.8
