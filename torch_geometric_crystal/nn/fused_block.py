@@ -82,7 +82,8 @@ class _FusedBlock(torch.autograd.Function):
         out, *saved = extension.load().block(x, weights, *settings)
         ctx.block, ctx.graph, ctx.settings, ctx.num_saved = block, graph, settings, len(saved)
         ctx.save_for_backward(*saved, x, *weights)
-        projected, rho, _, lse, *_ = saved
+        _, projected, rho, _, lse, *_ = saved
+        projected = projected[: x.size(0)]
         ctx.mark_non_differentiable(projected, rho, lse)
         ctx.set_materialize_grads(False)
         return out, projected, rho, lse
@@ -95,7 +96,7 @@ class _FusedBlock(torch.autograd.Function):
         elif torch.is_grad_enabled():  # second derivatives: autograd records the parts
             grads = _recorded_gradients(ctx, grad, (x, *weights))
         else:
-            grads = extension.load().block_backward(grad.contiguous(), x, weights, saved, *ctx.settings)
+            grads = extension.load().block_backward(grad.contiguous(), weights, saved, *ctx.settings)
         return None, None, *grads
 
 

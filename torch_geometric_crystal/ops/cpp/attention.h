@@ -25,11 +25,11 @@ inline std::vector<float> pack_scaled(const Tensor& tensor, const Sizes& sizes, 
     return packed;
 }
 
-inline std::tuple<Tensor, Tensor, Tensor> attention_forward(
-    const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& rho, const Tensor& dist,
-    at::TensorList indices, double r0, double scale, int64_t num_basis, double spacing) {
+// Log-sum-exp and mean basis; the output is written to `out`, (N, H, d).
+inline std::tuple<Tensor, Tensor> attention_forward_into(
+    const Tensor& out, const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& rho,
+    const Tensor& dist, at::TensorList indices, double r0, double scale, int64_t num_basis, double spacing) {
     const Sizes sizes(query, num_basis, spacing);
-    Tensor out = at::empty({query.size(0), sizes.heads, sizes.head_dim}, query.options());
     Tensor lse = at::empty({query.size(0), sizes.heads}, query.options());
     Tensor mean_basis = at::empty({query.size(0), sizes.heads, num_basis}, query.options());
     const Forward pass{
@@ -40,6 +40,15 @@ inline std::tuple<Tensor, Tensor, Tensor> attention_forward(
     parallel_by_weight(
         pass.graph.num_rows, [&](int64_t row) { return pass.graph.first_slot(row); },
         [&](int64_t begin, int64_t end) { pass.run(begin, end); });
+    return {lse, mean_basis};
+}
+
+inline std::tuple<Tensor, Tensor, Tensor> attention_forward(
+    const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& rho, const Tensor& dist,
+    at::TensorList indices, double r0, double scale, int64_t num_basis, double spacing) {
+    const Tensor out = at::empty(query.sizes(), query.options());
+    const auto [lse, mean_basis] =
+        attention_forward_into(out, query, key, value, rho, dist, indices, r0, scale, num_basis, spacing);
     return {out, lse, mean_basis};
 }
 

@@ -5,7 +5,6 @@
 // with rho = 1 + (1 - b) elu(beta t / (1 - b)), t = g_0 (w . q + g_1), as nn/decay.py has it.
 #pragma once
 
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
@@ -15,6 +14,7 @@
 #include <cmath>
 
 #include "attention.h"
+#include "linear.h"
 
 namespace crystal {
 
@@ -71,44 +71,52 @@ struct Decay {
     }
 };
 
-// The new states, then what the backward pass takes: W_qkv x + b, rho, the attention's output, log-sum-exp and mean
-// basis, the states between the two parts, and the hidden layer.
+// The new states, then what the backward pass takes: x, W_qkv x + b, rho, the attention's output, log-sum-exp and mean
+// basis, the states between the two parts, and the hidden layer. Of all but rho, log-sum-exp and mean basis the rows are
+// padded, as `linear` takes them.
 inline std::vector<Tensor> block_forward(
     const Tensor& x, at::TensorList weights, const Tensor& statistics, const Tensor& dist, at::TensorList indices,
     double r0, double scale, double rho_min, double elu_beta, int64_t num_basis, double spacing) {
     const BlockWeights w(weights);
-    const Tensor projected = at::addmm(w.qkv_bias, x, w.qkv.t());
-    const auto [query, key, value] = w.split(projected);
+    const int64_t rows = x.size(0);
+    const Tensor padded = with_padded_rows(x);
+    const Tensor projected = linear(padded, w.qkv, w.qkv_bias);
+    const auto [query, key, value] = w.split(projected.narrow(0, 0, rows));
     const Tensor rho = Decay(statistics, rho_min, elu_beta).rho(query, w.decay);
-    auto [attended, lse, mean_basis] =
-        attention_forward(query, key, value, rho, dist, indices, r0, scale, num_basis, spacing);
+    const Tensor attended = empty_padded(rows, query.sizes().slice(1), x);
+    Tensor attended_rows = attended.narrow(0, 0, rows);
+    const auto [lse, mean_basis] =
+        attention_forward_into(attended_rows, query, key, value, rho, dist, indices, r0, scale, num_basis, spacing);
     if (w.encoding)
-        attended += at::bmm(mean_basis.transpose(0, 1), w.encoding->transpose(1, 2)).transpose(0, 1);
-    Tensor middle = at::addmm(w.out_bias, attended.flatten(1), w.out.t());
-    middle += x;
-    Tensor hidden = at::addmm(w.expand_bias, middle, w.expand.t());
+        attended_rows += at::bmm(mean_basis.transpose(0, 1), w.encoding->transpose(1, 2)).transpose(0, 1);
+    Tensor middle = linear(attended.flatten(1), w.out, w.out_bias);
+    middle += padded;
+    Tensor hidden = linear(middle, w.expand, w.expand_bias);
     hidden.relu_();
-    Tensor result = at::addmm(w.contract_bias, hidden, w.contract.t());
+    Tensor result = linear(hidden, w.contract, w.contract_bias);
     result += middle;
-    return {result, projected, rho, attended, lse, mean_basis, middle, hidden};
+    return {result.narrow(0, 0, rows), padded, projected, rho, attended, lse, mean_basis, middle, hidden};
 }
 
 // Gradients of x and of the weights, in their order. `saved` is what block_forward returned after the new states.
 inline std::vector<Tensor> block_backward(
-    const Tensor& grad, const Tensor& x, at::TensorList weights, at::TensorList saved, const Tensor& statistics,
+    const Tensor& grad_rows, at::TensorList weights, at::TensorList saved, const Tensor& statistics,
     const Tensor& dist, at::TensorList indices, double r0, double scale, double rho_min, double elu_beta,
     int64_t num_basis, double spacing) {
     const BlockWeights w(weights);
-    const Tensor &projected = saved[0], &rho = saved[1], &attended = saved[2], &lse = saved[3], &mean_basis = saved[4],
-                 &middle = saved[5], &hidden = saved[6];
-    Tensor grad_hidden = at::mm(grad, w.contract);
+    const int64_t rows = grad_rows.size(0);
+    const Tensor &x = saved[0], &projected = saved[1], &rho = saved[2], &attended = saved[3], &lse = saved[4],
+                 &mean_basis = saved[5], &middle = saved[6], &hidden = saved[7];
+    const Tensor grad = with_padded_rows(grad_rows);
+    Tensor grad_hidden = linear(grad, w.contract.t());
     at::threshold_backward_out(grad_hidden, grad_hidden, hidden, 0);
-    const Tensor grad_middle = at::addmm(grad, grad_hidden, w.expand);
-    const Tensor grad_attended = at::mm(grad_middle, w.out).view(attended.sizes());
+    Tensor grad_middle = linear(grad_hidden, w.expand.t());
+    grad_middle += grad;
+    const Tensor grad_attended = linear(grad_middle, w.out.t()).narrow(0, 0, rows).view({rows, w.decay.size(0), -1});
 
-    const auto [query, key, value] = w.split(projected);
-    const Tensor grad_projected = at::empty_like(projected);
-    const QueryKeyValue grads = w.split(grad_projected);
+    const auto [query, key, value] = w.split(projected.narrow(0, 0, rows));
+    const Tensor grad_projected = empty_padded(rows, projected.sizes().slice(1), projected);
+    const QueryKeyValue grads = w.split(grad_projected.narrow(0, 0, rows));
     std::optional<Tensor> encoding, no_grad_mean_basis;
     if (w.encoding) encoding = w.encoding->permute({2, 0, 1}).contiguous();
     auto [grad_rho, grad_dist] = attention_backward_into(
@@ -118,12 +126,18 @@ inline std::vector<Tensor> block_backward(
     grads.query.addcmul_(grad_rho.unsqueeze(-1), w.decay);
     const Tensor grad_decay = at::bmm(grad_rho.t().unsqueeze(1), query.transpose(0, 1)).squeeze(1);
 
+    const auto product = [&](const Tensor& of_output, const Tensor& of_input) {
+        return at::mm(of_output.narrow(0, 0, rows).t(), of_input.narrow(0, 0, rows));
+    };
+    const auto sum = [&](const Tensor& of_output) { return of_output.narrow(0, 0, rows).sum(0); };
+    Tensor grad_x = linear(grad_projected, w.qkv.t());
+    grad_x += grad_middle;
     std::vector<Tensor> result{
-        at::addmm(grad_middle, grad_projected, w.qkv),
-        at::mm(grad_projected.t(), x), grad_projected.sum(0), grad_decay,
-        at::mm(grad_middle.t(), attended.flatten(1)), grad_middle.sum(0),
-        at::mm(grad_hidden.t(), middle), grad_hidden.sum(0),
-        at::mm(grad.t(), hidden), grad.sum(0),
+        grad_x.narrow(0, 0, rows),
+        product(grad_projected, x), sum(grad_projected), grad_decay,
+        product(grad_middle, attended.flatten(1)), sum(grad_middle),
+        product(grad_hidden, middle), sum(grad_hidden),
+        product(grad, hidden), sum(grad),
     };
     if (w.encoding) result.push_back(at::bmm(grad_attended.permute({1, 2, 0}), mean_basis.transpose(0, 1)));
     return result;

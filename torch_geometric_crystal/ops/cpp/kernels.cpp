@@ -94,7 +94,7 @@ TORCH_LIBRARY(torch_geometric_crystal_cpp, library) {
         "float rho_min, float elu_beta, int num_basis, float basis_spacing) -> Tensor[]",
         crystal::block_forward);
     library.def(
-        "block_backward(Tensor grad, Tensor x, Tensor[] weights, Tensor[] saved, Tensor statistics, Tensor dist, "
+        "block_backward(Tensor grad, Tensor[] weights, Tensor[] saved, Tensor statistics, Tensor dist, "
         "Tensor[] indices, float r0, float scale, float rho_min, float elu_beta, int num_basis, float basis_spacing) "
         "-> Tensor[]",
         crystal::block_backward);
