@@ -27,6 +27,8 @@ def draw(path: Path, figures: dict[str, Any]) -> None:
         for model in main:
             rows = [row for row in figures["rows"] if (row["data"], row["model"]) == (data, model)]
             rows = [row for row in rows if row.get("channels") in (None, _width(figures, model))]
+            if not rows:
+                continue
             fit = exponents.get((data, model))
             label = NAMES.get(model, model)
             label += f": {fit['exponent']:.2f} ({fit['low']:.2f} to {fit['high']:.2f})" if fit else ""
@@ -34,7 +36,8 @@ def draw(path: Path, figures: dict[str, Any]) -> None:
         unit = "eV/atom"
         panel.set(xlabel="crystals to train on", ylabel=f"test MAE ({unit})", xscale="log", yscale="log")
         panel.set_title(Path(data).stem, fontsize=9)
-        panel.legend(fontsize=6.5, title="model: exponent (95 %)", title_fontsize=6.5)
+        panel.legend(fontsize=6, title="model: exponent (95 %)", title_fontsize=6, loc="lower left")
+        panel.set_ylim(bottom=min(panel.get_ylim()[0], 0.03))
     widths, about = axes[-1], figures["settings"]["widths"]
     for model in about["channels"]:
         rows = [row for row in figures["rows"] if (row["data"], row["model"]) == (about["data"], model)]

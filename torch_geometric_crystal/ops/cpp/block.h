@@ -126,18 +126,15 @@ inline std::vector<Tensor> block_backward(
     grads.query.addcmul_(grad_rho.unsqueeze(-1), w.decay);
     const Tensor grad_decay = at::bmm(grad_rho.t().unsqueeze(1), query.transpose(0, 1)).squeeze(1);
 
-    const auto product = [&](const Tensor& of_output, const Tensor& of_input) {
-        return at::mm(of_output.narrow(0, 0, rows).t(), of_input.narrow(0, 0, rows));
-    };
     const auto sum = [&](const Tensor& of_output) { return of_output.narrow(0, 0, rows).sum(0); };
     Tensor grad_x = linear(grad_projected, w.qkv.t());
     grad_x += grad_middle;
     std::vector<Tensor> result{
         grad_x.narrow(0, 0, rows),
-        product(grad_projected, x), sum(grad_projected), grad_decay,
-        product(grad_middle, attended.flatten(1)), sum(grad_middle),
-        product(grad_hidden, middle), sum(grad_hidden),
-        product(grad, hidden), sum(grad),
+        linear_backward_weight(grad_projected, x), sum(grad_projected), grad_decay,
+        linear_backward_weight(grad_middle, attended.flatten(1)), sum(grad_middle),
+        linear_backward_weight(grad_hidden, middle), sum(grad_hidden),
+        linear_backward_weight(grad, hidden), sum(grad),
     };
     if (w.encoding) result.push_back(at::bmm(grad_attended.permute({1, 2, 0}), mean_basis.transpose(0, 1)));
     return result;

@@ -29,10 +29,11 @@ inline const std::optional<c10::OperatorHandle>& onednn_linear() {
     return found;
 }
 
-inline int64_t padded_rows(int64_t rows) {
-    const bool fills = onednn_linear() && at::globalContext().userEnabledMkldnn() && rows >= FEWEST_ROWS;
-    return fills ? round_up(rows, ROWS) : rows;
+inline bool takes_onednn(int64_t rows) {
+    return rows >= FEWEST_ROWS && onednn_linear() && at::globalContext().userEnabledMkldnn();
 }
+
+inline int64_t padded_rows(int64_t rows) { return takes_onednn(rows) ? round_up(rows, ROWS) : rows; }
 
 // Room for `rows` rows and those that fill them up, which are zero.
 inline Tensor empty_padded(int64_t rows, at::IntArrayRef row_sizes, const Tensor& like) {
@@ -52,12 +53,16 @@ inline Tensor with_padded_rows(const Tensor& x) {
 
 // x W^T, and b. The rows of x are padded ones.
 inline Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias = std::nullopt) {
-    if (x.size(0) < FEWEST_ROWS || padded_rows(x.size(0)) != x.size(0) || !onednn_linear() ||
-        !at::globalContext().userEnabledMkldnn())
+    if (!takes_onednn(x.size(0)) || x.size(0) % ROWS)
         return bias ? at::addmm(*bias, x, weight.t()) : at::mm(x, weight.t());
     torch::jit::Stack stack{x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), ""};
     onednn_linear()->callBoxed(&stack);
     return stack[0].toTensor();
+}
+
+// The gradient of W in y = x W^T, from that of y, whose rows that fill up are zero.
+inline Tensor linear_backward_weight(const Tensor& grad, const Tensor& x) {
+    return takes_onednn(x.size(0)) ? linear(grad.t(), x.t()) : at::mm(grad.t(), x);
 }
 
 }  // namespace crystal
