@@ -107,7 +107,7 @@ def test_the_model_runs_its_blocks_fused_and_predicts_the_same(monkeypatch):
     assert_close_relative(fused, blocked, rtol=1e-5)
 
 
-def test_the_bits_do_not_depend_on_the_number_of_threads():
+def test_statistics_do_not_depend_on_the_number_of_threads():
     model, graph, x = make(channels=128, num_heads=8, num_basis=64)
     x.requires_grad_()
     threads, results = torch.get_num_threads(), []

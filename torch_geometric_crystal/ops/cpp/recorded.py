@@ -1,8 +1,9 @@
-"""What torch.compile and torch.export need to record the C++ attention as a node of its own: shapes and a derivative.
+"""What torch.compile needs to record the C++ attention as a node of its own: shapes and a derivative.
 
 Called from Python without a record the kernels are an autograd node of ``ops.infinite_attention.registered`` instead.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,28 +15,22 @@ def register_recorded_form(namespace: str) -> None:
     node = f"{namespace}::infinite_attention_node"
     torch.library.register_fake(node, _forward_shapes)
     torch.library.register_fake(f"{namespace}::infinite_attention_backward", _backward_shapes)
-    torch.library.register_autograd(node, _Derivative(namespace), setup_context=_setup_context)
+    torch.library.register_autograd(node, partial(_gradients, namespace), setup_context=_setup_context)
 
 
-class _Derivative:
-    """The gradients of the operator, itself one operator."""
-
-    def __init__(self, namespace: str):
-        self.namespace = namespace
-
-    def __call__(
-        self, ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None, grad_mean_basis: Tensor | None
-    ) -> tuple[Any, ...]:
-        query, key, value, rho, dist, out, lse, mean_basis, *indices = ctx.saved_tensors
-        need_dist = ctx.needs_input_grad[4]
-        *grads, grad_dist = getattr(torch.ops, self.namespace).infinite_attention_backward(
-            torch.zeros_like(out) if grad_out is None else grad_out.contiguous(),
-            torch.zeros_like(lse) if grad_lse is None else grad_lse.contiguous(),
-            None if grad_mean_basis is None else grad_mean_basis.contiguous(),
-            query, key, value, rho, dist, indices, ctx.r0, ctx.scale, None, ctx.num_basis, ctx.basis_spacing,
-            out, lse, mean_basis, need_dist,
-        )  # fmt: skip
-        return *grads, grad_dist if need_dist else None, [None] * len(indices), None, None, None, None
+def _gradients(
+    namespace: str, ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None, grad_mean_basis: Tensor | None
+) -> tuple[Any, ...]:
+    query, key, value, rho, dist, out, lse, mean_basis, *indices = ctx.saved_tensors
+    need_dist = ctx.needs_input_grad[4]
+    *grads, grad_dist = getattr(torch.ops, namespace).infinite_attention_backward(
+        torch.zeros_like(out) if grad_out is None else grad_out.contiguous(),
+        torch.zeros_like(lse) if grad_lse is None else grad_lse.contiguous(),
+        None if grad_mean_basis is None else grad_mean_basis.contiguous(),
+        query, key, value, rho, dist, indices, ctx.r0, ctx.scale, None, ctx.num_basis, ctx.basis_spacing,
+        out, lse, mean_basis, need_dist,
+    )  # fmt: skip
+    return *grads, grad_dist if need_dist else None, [None] * len(indices), None, None, None, None
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
