@@ -14,8 +14,9 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, instead of giving it back to the system at once.
 
     glibc maps blocks above 32 MiB anew each time they are asked for, and the system fills each of their pages with
-    zeros first. In ALIGNN, whose tensors over angles are as large as that, this takes about half of a training step. The setting holds for the whole process until it ends: memory that training freed stays with it, for its own
-    next use.
+    zeros first. In ALIGNN, whose tensors over angles are as large as that, this takes about half of a training step.
+    The setting holds for the whole process until it ends: memory that training freed stays with it, for its own next
+    use.
 
     Returns:
         Whether the C library took the setting. Where it is not glibc nothing is changed.
