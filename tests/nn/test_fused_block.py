@@ -181,6 +181,21 @@ def test_parts_run_where_the_kernels_cannot_replace_them():
     assert not can_run_fused(block, x, graph)
 
 
+def test_an_attention_in_its_place_may_take_another_graph():
+    class Other(nn.Module):
+        """Attends to what it calls a neighborhood."""
+
+        def attend(self, x, neighborhood, waves, blocks):
+            return neighborhood * x, None
+
+    model, graph, x = make()
+    block = model.blocks[0]
+    block.attention = Other()
+    out, statistics = block(x, graph._replace(neighborhood=2.0))
+    assert torch.equal(out, block.contract(block.expand(3 * x).relu()) + 3 * x)
+    assert statistics is None
+
+
 def test_the_first_batch_in_training_runs_the_parts_which_take_its_statistics():
     model, graph, x = make()
     model.blocks[0].attention.decay.reset_parameters()

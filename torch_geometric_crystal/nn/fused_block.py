@@ -24,14 +24,14 @@ def can_run_fused(block: Any, x: Tensor, graph: CrystalGraph) -> bool:
     was exchanged for another, has hooks or waits for the statistics of its first batch is run itself.
     """
     attention: PeriodicInfiniteAttention = block.attention
+    if type(attention) is not PeriodicInfiniteAttention or type(attention.decay) is not GaussianDecay:
+        return False  # first of all: what was put in its place may take another graph
     if graph.neighborhood is None or graph.neighborhood.dist.requires_grad or attention.domain != "real":
         return False
     if not x.is_cpu or is_recorded(x) or torch.is_autocast_enabled("cpu"):
         return False
     decay, parts = attention.decay, (attention.qkv, attention.out, block.expand, block.contract)
     if (decay.training and not decay.settled) or choose_backend(None, x.device, x.dtype) != "cpp":
-        return False
-    if type(attention) is not PeriodicInfiniteAttention or type(decay) is not GaussianDecay:
         return False
     if not all(type(part) is nn.Linear and part.bias is not None for part in parts):
         return False
