@@ -12,6 +12,7 @@ the smallest cell is that of all. Batches of more than 20,000 atoms are compared
     python benchmarks/scaling.py
     python benchmarks/scaling.py --cells --batches 100000
     python benchmarks/scaling.py --device cuda --batches 100 1000 10000 100000
+    python benchmarks/scaling.py --cells 10000 100000 1000000 --batches --edges streamed --output streamed_cpu
 """
 
 import argparse
@@ -84,6 +85,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--tol", type=float, default=1e-3, help="tolerance of the graph (default: 1e-3)")
+    parser.add_argument("--edges", choices=("stored", "streamed"), default="stored")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--point", nargs=3, metavar=("AXIS", "ATOMS", "MODE"), help=argparse.SUPPRESS)
     options = read_options(parser)
@@ -96,6 +98,7 @@ def _options() -> argparse.Namespace:
 
 def _shared(options: argparse.Namespace) -> list[str]:
     given = {"device": options.device, "backend": options.backend, "tol": options.tol, "rounds": options.rounds}
+    given["edges"] = options.edges
     if options.threads is not None:
         given["threads"] = options.threads
     return [word for name, value in given.items() for word in (f"--{name}", str(value))]
@@ -105,14 +108,21 @@ def point(axis: str, atoms: int, mode: str, options: argparse.Namespace) -> dict
     """Graph, memory, agreement and time of one size."""
     path = FastPath(options.backend)
     model = initialised_model()
-    transform = model.neighborhood(tol=options.tol)
+    transform = model.neighborhood(tol=options.tol, edges=options.edges)
     crystals = [supercell(atoms)] if axis == "cell" else crystals_with(atoms)
     start = time.perf_counter()
     graphs = [transform(data) for data in crystals]
     graph_seconds = time.perf_counter() - start
     batch = batch_of(graphs, lambda data: data, options.device)
     model = model.to(options.device)
-    row = {"axis": axis, "mode": mode, "tol": options.tol, "path": path.name, **describe(batch)}
+    row = {
+        "axis": axis,
+        "mode": mode,
+        "tol": options.tol,
+        "stored_edges": options.edges == "stored",
+        "path": path.name,
+        **describe(batch),
+    }
     row["graph_s"] = digits(graph_seconds, 3)
     run = MODES[mode](model, model, batch)
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -121,7 +131,8 @@ def point(axis: str, atoms: int, mode: str, options: argparse.Namespace) -> dict
         row |= {**memory, "memory_MiB": memory["peak_MiB"] - memory["before_MiB"]}
         model.load_state_dict(state)
         actual = model_results(model.eval(), model, batch)
-    judged = [transform(real_crystals(1)[0])] if axis == "cell" else graphs
+    stored = model.neighborhood(tol=options.tol)
+    judged = [stored(crystal) for crystal in (real_crystals(1) if axis == "cell" else crystals)]
     judge = "reference" if axis == "cell" or batch.num_nodes <= REFERENCE_ATOMS else "blocked"
     agreement = model_agreement(actual, reference_results(model, judged, judge))
     row |= {"judge": judge, **agreement.summary()}

@@ -87,7 +87,7 @@ def periodic_images(
         InvalidStructureError: if more than `MAX_IMAGES`, or `MAX_IMAGES_PER_ATOM`, are to be expected.
         MissingDependencyError: if pymatgen is not installed.
     """
-    _refuse_too_many(len(pos), lattice.basis, radius, structure_id)
+    check_number_of_images(len(pos), lattice.basis, radius, structure_id)
     try:
         from pymatgen.optimization.neighbors import find_points_in_spheres
     except ImportError as error:
@@ -110,8 +110,10 @@ def periodic_images(
     return PeriodicImages(target, source, dist, image, wrap, lattice)
 
 
-def _refuse_too_many(num_atoms: int, basis: FloatArray, radius: float, structure_id: object) -> None:
-    """Raise if the mean number of images within `radius`, atoms times lattice points, is beyond the limits.
+def check_number_of_images(
+    num_atoms: int, basis: FloatArray, radius: float, structure_id: object, most: float | None = None
+) -> None:
+    """Refuse a crystal with too many images within `radius` (A): for one atom, or for all (default: `MAX_IMAGES`).
 
     A ball of radius R in k dimensions holds about as many lattice points as cells of the lattice fit into it.
     """
@@ -121,12 +123,14 @@ def _refuse_too_many(num_atoms: int, basis: FloatArray, radius: float, structure
     per_atom = num_atoms * ball / cell if cell > 0.0 else math.inf
     if k < 3:
         per_atom /= num_atoms  # the atoms of a slab, rod or molecule may lie far from each other
-    if per_atom > MAX_IMAGES_PER_ATOM or per_atom * num_atoms > MAX_IMAGES:
+    most = MAX_IMAGES if most is None else most
+    if per_atom > MAX_IMAGES_PER_ATOM or per_atom * num_atoms > most:
         raise InvalidStructureError(
             structure_id,
             f"within {radius:.3g} A it has about {per_atom * num_atoms:.1e} pairs of {num_atoms} atoms and their "
-            f"images, more than {min(MAX_IMAGES, MAX_IMAGES_PER_ATOM * num_atoms):.0e}",
-            "Check the lengths of the cell, which are in A, and the number of atoms; or lower the cutoff",
+            f"images, more than {min(most, MAX_IMAGES_PER_ATOM * num_atoms):.0e}",
+            "Check the lengths of the cell, which are in A, and the number of atoms; or lower the cutoff, or let "
+            "Crystalformer stream the edges (model.neighborhood(edges='streamed'))",
         )
 
 

@@ -17,7 +17,8 @@ from torch_geometric_crystal.ops import (
     group_edges,
     prepare_row_blocks,
 )
-from torch_geometric_crystal.ops.lattice import edge_vectors
+from torch_geometric_crystal.ops.edge_stream import EdgeStream
+from torch_geometric_crystal.ops.lattice import edge_vectors, vector_lengths
 from torch_geometric_crystal.ops.precision import at_least_float32
 
 
@@ -31,6 +32,7 @@ class CrystalGraph(NamedTuple):
         neighborhood: the edges in real space.
         blocks: the edges as the blocked backend takes them, prepared once for all layers.
         waves: the waves in reciprocal space.
+        stream: what takes the place of `neighborhood` in crystals too large to keep their edges.
     """
 
     z: Tensor
@@ -39,6 +41,12 @@ class CrystalGraph(NamedTuple):
     neighborhood: Neighborhood | None
     blocks: list[RowBlock] | None
     waves: WaveVectors | None
+    stream: EdgeStream | None = None
+
+    @property
+    def edges(self) -> Neighborhood | EdgeStream | None:
+        """The edges in real space, stored or streamed."""
+        return self.neighborhood if self.stream is None else self.stream
 
     @property
     def num_crystals(self) -> int:
@@ -58,8 +66,10 @@ def gather_crystal_graph(
     batch = data.batch if data.batch is not None else torch.zeros_like(data.z)
     ptr = crystal_pointers(data)
     precise = at_least_float32(dtype)
-    neighborhood, blocks, waves = None, None, None
-    if real:
+    neighborhood, blocks, waves, stream = None, None, None, None
+    if real and "edge_index" not in data and "edge_cutoff" in data:
+        stream = EdgeStream(data.pos, data.cell, batch, _periodic_directions(data), data.edge_cutoff.flatten())
+    elif real:
         _require(data, "edge_index", "edge_dist")
         neighborhood = group_edges(data.edge_index, edge_distances(data).to(precise), num_atoms)
         chosen = choose_backend(None, neighborhood.dist.device, dtype)
@@ -70,7 +80,7 @@ def gather_crystal_graph(
         waves = gather_wave_vectors(
             data.pos.to(precise), data.cell.to(precise), data.wave_vector, data.num_wave_vectors.flatten(), ptr
         )
-    return CrystalGraph(data.z, batch, ptr, neighborhood, blocks, waves)
+    return CrystalGraph(data.z, batch, ptr, neighborhood, blocks, waves, stream)
 
 
 def crystal_pointers(data: Data) -> Tensor:
@@ -86,10 +96,12 @@ def edge_distances(data: Data) -> Tensor:
     """Distances of the edges, A, shape (E,): as stored, or from positions and cell where these ask for gradients."""
     if not (data.pos is not None and (data.pos.requires_grad or data.cell.requires_grad)):
         return data.edge_dist
-    vectors = edge_vectors(data.pos, data.cell, data.edge_index, data.edge_shift, data.batch)
-    squared = vectors.square().sum(-1)
-    apart = squared > 0  # the self image stays at zero whatever moves, and the root has no derivative there
-    return torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+    return vector_lengths(edge_vectors(data.pos, data.cell, data.edge_index, data.edge_shift, data.batch))
+
+
+def _periodic_directions(data: Data) -> Tensor:
+    given = data.get("pbc")
+    return torch.ones_like(data.cell[:, 0], dtype=torch.bool) if given is None else given
 
 
 def _require(data: Data, *fields: str) -> None:

@@ -34,7 +34,12 @@ class GraphSizes(NamedTuple):
 
 
 def graph_sizes(graph: CrystalGraph) -> GraphSizes:
-    """The sizes of a batch."""
+    """The sizes of a batch.
+
+    Raises:
+        ValueError: if its edges are streamed, which has no fixed size.
+    """
+    check_argument(graph.stream is None, "graph", "stored edges, not streamed ones, for CUDA graphs", graph.stream)
     pairs = 0 if graph.neighborhood is None else graph.neighborhood.pair_source.numel()
     edges = 0 if graph.neighborhood is None else graph.neighborhood.dist.numel()
     waves = 0 if graph.waves is None else graph.waves.vector.size(0)

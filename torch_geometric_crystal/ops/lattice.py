@@ -59,6 +59,13 @@ def edge_vectors(
     return pos[source] - pos[target] + translation
 
 
+def vector_lengths(vectors: Tensor) -> Tensor:
+    """Lengths (E,) of vectors (E, 3), with a derivative of zero where a vector is zero: a self image stays in place."""
+    squared = vectors.square().sum(-1)
+    apart = squared > 0
+    return torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+
+
 def reciprocal_cell(cell: Tensor) -> Tensor:
     r"""Reciprocal lattice vectors as rows, :math:`2 \pi (L^{-1})^T`, so that :math:`a_i \cdot b_j = 2 \pi \delta_{ij}`.
 

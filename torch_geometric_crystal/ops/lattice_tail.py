@@ -113,19 +113,32 @@ def gaussian_sums(row: IntArray, dist: FloatArray, num_rows: int, sigma: float, 
 
 
 def unlisted_sums(
-    row: IntArray, num_rows: int, radius: float, count: FloatArray, sigma: float, scale_radius: float
+    row: IntArray,
+    num_rows: int,
+    radius: float,
+    count: FloatArray,
+    sigma: float,
+    scale_radius: float,
+    num_sublattices: int | None = None,
 ) -> FloatArray:
     """Per row, a bound on the Gaussian sum beyond `radius`, in units of the Gaussian at `scale_radius`.
 
-    There are as many sublattices as rows: each row is one of the atoms of the cell.
+    Each row is one of the atoms of the cell; there are as many sublattices as rows, unless these are some of the atoms.
     """
     listed = np.bincount(row, minlength=num_rows)
-    factor = num_rows * gaussian_tail_factor(count, radius, sigma)
+    factor = (num_sublattices or num_rows) * gaussian_tail_factor(count, radius, sigma)
     return np.maximum(factor - listed, 0.0) * math.exp((scale_radius**2 - radius**2) / (2.0 * sigma**2))
 
 
 def smallest_cutoff(
-    row: IntArray, dist: FloatArray, num_rows: int, radius: float, count: FloatArray, sigma: float, odds: float
+    row: IntArray,
+    dist: FloatArray,
+    num_rows: int,
+    radius: float,
+    count: FloatArray,
+    sigma: float,
+    odds: float,
+    num_sublattices: int | None = None,
 ) -> float | None:
     """Smallest radius with tail <= `odds` * sum within, certified in every row, moved into the next gap between shells.
 
@@ -139,7 +152,8 @@ def smallest_cutoff(
     binned = np.bincount(row * num_bins + bins, weights, minlength=num_rows * num_bins).reshape(num_rows, num_bins)
     tails = binned[:, ::-1].cumsum(axis=1)[:, ::-1]
     allowed = odds / (1.0 + odds) * tails[:, 0] * (1.0 - SAFETY)
-    if (unlisted_sums(row, num_rows, radius, count, sigma, 0.0) > REMAINDER * allowed).any():
+    unlisted = unlisted_sums(row, num_rows, radius, count, sigma, 0.0, num_sublattices)
+    if (unlisted > REMAINDER * allowed).any():
         return None
     allowed *= 1.0 - REMAINDER
     first = int(np.flatnonzero((tails > allowed[:, None]).any(axis=0))[-1])

@@ -74,20 +74,45 @@ def neighbor_search(
         ValueError: if shapes disagree, a number is not finite, `cutoff` is negative, `batch` is not in order or has a
             crystal that is not there, or the periodic vectors of a cell lie in a plane.
     """
+    if pos.size(0) == 0:
+        _check_shapes(pos, cell, batch, pbc, cutoff)
+        return NeighborEdges(batch.new_zeros(2, 0), batch.new_zeros(0, 3, dtype=torch.int32), pos.new_zeros(0))
+    search = prepare_search(pos, cell, batch, pbc, cutoff)
+    rows = [_rows_between(search, *span, self_images, pos.dtype) for span in _spans(search)]
+    source, target, shift, dist = (torch.cat(part).to(pos.device) for part in zip(*rows, strict=True))
+    return NeighborEdges(torch.stack([source, target]), shift, dist)
+
+
+def neighbor_pieces(
+    search: "PreparedSearch", max_edges: int, dtype: torch.dtype, self_images: bool = True
+) -> Iterator[tuple[int, int, NeighborEdges]]:
+    """The edges of :func:`neighbor_search` for some atoms at a time, where all of them would not fit into memory.
+
+    Args:
+        search: the atoms in their bins.
+        max_edges: a piece ends with the first atoms that bring it to so many edges.
+        dtype: of the distances.
+        self_images: whether each atom is its own neighbour at distance 0.
+
+    Yields:
+        The atoms `first` to `last` (exclusive) and the edges that lead to them, sorted, on the device of the search.
+    """
+    start, found = 0, []
+    for first, last, total in _spans(search):
+        found.append(_rows_between(search, first, last, total, self_images, dtype))
+        if last == search.crystal.numel() or sum(len(part[0]) for part in found) >= max_edges:
+            source, target, shift, dist = (torch.cat(part) for part in zip(*found, strict=True))
+            yield start, last, NeighborEdges(torch.stack([source, target]), shift, dist)
+            start, found = last, []
+
+
+def _check_shapes(pos: Tensor, cell: Tensor, batch: Tensor, pbc: Tensor, cutoff: float | Tensor) -> None:
     check_shape("pos", pos, (None, 3))
     check_shape("cell", cell, (None, 3, 3))
     check_shape("batch", batch, (pos.size(0),))
     check_shape("pbc", pbc, (cell.size(0), 3))
     if isinstance(cutoff, Tensor) and cutoff.dim():
         check_shape("cutoff", cutoff, (cell.size(0),))
-    if pos.size(0) == 0:
-        return NeighborEdges(batch.new_zeros(2, 0), batch.new_zeros(0, 3, dtype=torch.int32), pos.new_zeros(0))
-    place = torch.device("cpu") if pos.device.type == "mps" else pos.device
-    atoms, crystal = pos.detach().to(place), batch.to(place)
-    search = _prepare(atoms, crystal, _read(atoms, cell.to(place), crystal, pbc.to(place), cutoff))
-    rows = zip(*_all_rows(search, self_images, pos.dtype), strict=True)
-    source, target, shift, dist = (torch.cat(part).to(pos.device) for part in rows)
-    return NeighborEdges(torch.stack([source, target]), shift, dist)
 
 
 class _Crystals(NamedTuple):
@@ -120,11 +145,11 @@ def _read(pos: Tensor, cell: Tensor, batch: Tensor, pbc: Tensor, cutoff: float |
     return _Crystals(cells.reshape(-1, 3, 3), periodic.reshape(-1, 3) > 0.0, cutoffs, np.diff(last).astype(np.int64))
 
 
-class _Search(NamedTuple):
+class PreparedSearch(NamedTuple):
     """Atoms wrapped into the cells of the reduced bases, and in bins. Axes come first.
 
     Attributes:
-        bins: the bins.
+        bins: the bins; ``bins.order`` lists the atoms so that those near each other in space are near in it.
         counts: atoms of each crystal (B,), on the host.
         crystal: crystal of each atom (N,).
         pos: wrapped positions (3, N), float64, A.
@@ -146,36 +171,55 @@ class _Search(NamedTuple):
     cutoff: Tensor
 
 
-def _prepare(pos: Tensor, crystal: Tensor, host: _Crystals) -> _Search:
+def prepare_search(pos: Tensor, cell: Tensor, batch: Tensor, pbc: Tensor, cutoff: float | Tensor) -> PreparedSearch:
+    """Check the arguments, those of :func:`neighbor_search`, and put the atoms, of which there is one, into bins."""
+    _check_shapes(pos, cell, batch, pbc, cutoff)
+    place = torch.device("cpu") if pos.device.type == "mps" else pos.device
+    pos, crystal = pos.detach().to(place), batch.to(place)
+    host = _read(pos, cell.to(place), crystal, pbc.to(place), cutoff)
     lattices = reduce_lattices(host.cell, host.pbc)
     arrays: list[NDArray] = [
         array.transpose(1, 2, 0) for array in (lattices.basis, lattices.transform, np.linalg.inv(lattices.basis))
     ]
     arrays += [lattices.periodic.T, host.cutoff]
     tensors = (torch.from_numpy(np.ascontiguousarray(array)).to(pos.device) for array in arrays)
-    basis, transform, inverse, periodic, cutoff = tensors
+    basis, transform, inverse, periodic, cutoffs = tensors
     pos = pos.double().T.contiguous()
     coordinates = combine(pos, inverse, crystal)
     wrap = torch.where(periodic[:, crystal], coordinates.floor(), 0.0)
     pos, coordinates = pos - combine(wrap, basis, crystal), coordinates - wrap
     plan = plan_bins(lattices, host.cutoff, host.counts, *_bounds(coordinates, crystal, lattices.periodic))
     bins = fill_bins(plan, lattices.periodic, coordinates, crystal)
-    return _Search(bins, host.counts, crystal, pos, pos[:, bins.order], wrap.long(), basis, transform, cutoff)
+    return PreparedSearch(
+        bins, host.counts, crystal, pos, pos[:, bins.order], wrap.long(), basis, transform, cutoffs
+    )  # fmt: skip
 
 
-def _all_rows(search: _Search, self_images: bool, dtype: torch.dtype) -> Iterator[tuple[Tensor, ...]]:
-    """Sorted edges (source, target, shift, distance) of some atoms at a time."""
-    crystal = np.repeat(np.arange(len(search.counts)), search.counts)
-    ends = search.bins.plan.stencil_size()[crystal].cumsum()
-    piece = PIECE["cpu" if search.pos.device.type == "cpu" else "gpu"]
+def _spans(search: PreparedSearch) -> Iterator[tuple[int, int, int]]:
+    """Atoms to look at together, `first` to `last`, and the sum of the sizes of their stencils."""
+    ends = search.bins.plan.stencil_size().repeat(search.counts).cumsum()
+    piece = _piece(search)
     first = 0
-    while first < len(crystal):
+    while first < len(ends):
         done = int(ends[first - 1]) if first else 0
         last = max(int(np.searchsorted(ends, done + piece, side="right")), first + 1)
-        crystals = (int(crystal[first]), int(crystal[last - 1]) + 1)
-        near = _bins_near(search.bins, search.crystal[first:last], first, crystals, int(ends[last - 1]) - done)
-        yield _rows(search, *near, piece, self_images, dtype)
+        yield first, last, int(ends[last - 1]) - done
         first = last
+
+
+def _rows_between(
+    search: PreparedSearch, first: int, last: int, total: int, self_images: bool, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
+    """Sorted edges (source, target, shift, distance) of the atoms of a span."""
+    last_of_crystals = search.counts.cumsum()
+    crystals = np.searchsorted(last_of_crystals, [first, last - 1], side="right")
+    in_span = (int(crystals[0]), int(crystals[1]) + 1)
+    near = _bins_near(search.bins, search.crystal[first:last], first, in_span, total)
+    return _rows(search, *near, _piece(search), self_images, dtype)
+
+
+def _piece(search: PreparedSearch) -> int:
+    return PIECE["cpu" if search.pos.device.type == "cpu" else "gpu"]
 
 
 def _bins_near(
@@ -215,7 +259,7 @@ def _bins_near(
 
 
 def _rows(
-    search: _Search,
+    search: PreparedSearch,
     target: Tensor,
     image: Tensor,
     start: Tensor,

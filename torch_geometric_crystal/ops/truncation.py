@@ -89,6 +89,7 @@ def certified_cutoff(
     sigma_max: float,
     tol: float,
     spread: float,
+    num_atoms: int | None = None,
 ) -> float | None:
     r"""Smallest cutoff, moved outwards into the next gap between shells, that drops at most `tol` of any row.
 
@@ -98,12 +99,13 @@ def certified_cutoff(
     Args:
         row: centre of each image (E,), 0..num_rows-1.
         dist: its distance (E,), A, 0 for the self images, which must be there.
-        num_rows: atoms in the cell.
+        num_rows: atoms whose images are listed.
         radius: explicit radius: all images within it are listed, A.
         count: (P, k + 1).
         sigma_max: upper bound of sigma, A.
         tol: tolerated share of a row.
         spread: allowance for the spread of the logits within a row.
+        num_atoms: atoms in the cell. (default: `num_rows`)
 
     Returns:
         The cutoff in A, or None if the list does not reach far enough to certify one.
@@ -113,7 +115,7 @@ def certified_cutoff(
     """
     check_tolerance(tol, spread)
     odds = math.exp(-spread) * tol / (1.0 - tol)
-    return smallest_cutoff(row, dist, num_rows, radius, count, sigma_max, odds)
+    return smallest_cutoff(row, dist, num_rows, radius, count, sigma_max, odds, num_atoms)
 
 
 def truncation_bound(
@@ -125,18 +127,20 @@ def truncation_bound(
     sigma_max: float,
     cutoff: float,
     spread: float,
+    num_atoms: int | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     r"""Certified share of each row that the images beyond `cutoff` would have had, and the tail that bounds it.
 
     Args:
         row: centre of each image (E,).
         dist: its distance (E,), A, self images included.
-        num_rows: atoms in the cell.
+        num_rows: atoms whose images are listed.
         radius: explicit radius, at least `cutoff`, A.
         count: (P, k + 1).
         sigma_max: upper bound of sigma, A.
         cutoff: A.
         spread: allowance for the spread of the logits within a row.
+        num_atoms: atoms in the cell. (default: `num_rows`)
 
     Returns:
         Bound on :math:`\delta_i` (num_rows,), for every sigma up to `sigma_max`, and the natural logarithm of a bound
@@ -148,7 +152,7 @@ def truncation_bound(
     check_argument(0.0 <= cutoff <= radius, "cutoff", f"0 <= cutoff <= radius = {radius}", cutoff)
     check_argument(spread >= 0.0, "spread", "a number >= 0", spread)
     outer = dist > cutoff
-    beyond = unlisted_sums(row, num_rows, radius, count, sigma_max, cutoff)
+    beyond = unlisted_sums(row, num_rows, radius, count, sigma_max, cutoff, num_atoms)
     tail = (1.0 + SAFETY) * gaussian_sums(row[outer], dist[outer], num_rows, sigma_max, cutoff) + beyond
     with np.errstate(divide="ignore"):
         log_tail = np.log(tail) - cutoff**2 / (2.0 * sigma_max**2)

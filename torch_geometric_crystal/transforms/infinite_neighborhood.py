@@ -9,7 +9,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument, check_choice
-from torch_geometric_crystal.data.neighbors import periodic_images
+from torch_geometric_crystal.data.neighbors import check_number_of_images, periodic_images
 from torch_geometric_crystal.data.validation import validate_crystal
 from torch_geometric_crystal.ops.domain_cost import cheaper_domain
 from torch_geometric_crystal.ops.lattice import (
@@ -35,6 +35,7 @@ from torch_geometric_crystal.transforms.graph_fields import (
     remove_fields,
     structure_name,
 )
+from torch_geometric_crystal.transforms.streamed_certificate import streamed_certificate
 
 DEFAULT_SIGMA_MAX = 1.4 / math.sqrt(0.5)
 """r0 / sqrt(lb) of Crystalformer (arXiv 2403.11686): r0 = 1.4 A and rho > lb = 0.5."""
@@ -71,6 +72,11 @@ class InfiniteNeighborhood(BaseTransform):
     cost less; the fields of the other domain are there without members (no waves: `num_wave_vectors` is 0) and with
     bounds of zero. A crystal with fewer than three periodic directions gets edges.
 
+    If :obj:`edges="streamed"`, the edges are not stored, but `edge_cutoff` and the certificate alone: for crystals of
+    so many atoms that their edges would not fit into memory.
+    :class:`~torch_geometric_crystal.nn.Crystalformer` then finds them anew in each layer, some at a time. The cutoff is
+    the largest that any of the pieces asks for.
+
     Args:
         tol (float): Tolerated share. It decides both cutoffs; the one of the edges unless `cutoff` is given.
             (default: `1e-3`)
@@ -85,6 +91,7 @@ class InfiniteNeighborhood(BaseTransform):
         real (bool): Whether to make edges. (default: `True`)
         domain (str): `"all"`: edges and waves as `real` and `reciprocal_sigma_min` say; or `"auto"`, for layers that
             sum each crystal in one of the two domains. (default: `"all"`)
+        edges (str): `"stored"` or `"streamed"`. (default: `"stored"`)
 
     Raises:
         ValueError: if an argument is out of range, or neither edges nor waves are asked for.
@@ -101,6 +108,7 @@ class InfiniteNeighborhood(BaseTransform):
         reciprocal_sigma_min: float | None = None,
         real: bool = True,
         domain: str = "all",
+        edges: str = "stored",
     ):
         check_tolerance(tol, spread)
         check_argument(0.0 < sigma_max < math.inf, "sigma_max", "a positive length in A", sigma_max)
@@ -115,6 +123,8 @@ class InfiniteNeighborhood(BaseTransform):
             real or reciprocal_sigma_min is not None, "real", "True where reciprocal_sigma_min is None", real
         )
         check_choice("domain", domain, ("all", "auto"))
+        check_choice("edges", edges, ("stored", "streamed"))
+        check_argument(edges == "stored" or (real and domain == "all"), "edges", "'stored' without real edges", edges)
         both = real and reciprocal_sigma_min is not None and reciprocal_sigma_min <= sigma_max
         check_argument(
             domain == "all" or both,
@@ -129,6 +139,7 @@ class InfiniteNeighborhood(BaseTransform):
         self.reciprocal_sigma_min = reciprocal_sigma_min
         self.real = real
         self.domain = domain
+        self.edges = edges
 
     def forward(self, data: Data) -> Data:
         """Return `data` with the graph."""
@@ -166,6 +177,11 @@ class InfiniteNeighborhood(BaseTransform):
             radius = search_radius(count, n, volume, self.sigma_max, self.tol, self.spread)
         else:
             radius = search_radius_for_cutoff(count, n, volume, self.sigma_max, self.cutoff)
+        if self.edges == "streamed":
+            check_number_of_images(n, lattice.basis, radius, structure_name(data), most=math.inf)
+            settings = (self.sigma_max, self.tol, self.spread)
+            _store_certificate(data, *streamed_certificate(data, pbc, count, radius, settings, self.cutoff))
+            return
         while True:
             images = periodic_images(pos, lattice, radius, structure_name(data))
             row, dist = images.target, images.dist
@@ -178,10 +194,7 @@ class InfiniteNeighborhood(BaseTransform):
             radius += 0.5 * self.sigma_max
         share, log_tail = truncation_bound(row, dist, n, radius, count, self.sigma_max, cutoff, self.spread)
         _store_edges(data, *images.select(dist <= cutoff))
-        device = data.pos.device
-        data.edge_cutoff = torch.tensor([cutoff], dtype=torch.float64, device=device)
-        data.truncation_bound = torch.tensor([share.max()], dtype=torch.float64, device=device)
-        data.log_tail = torch.from_numpy(log_tail).to(device)
+        _store_certificate(data, cutoff, float(share.max()), log_tail)
 
     def _add_waves(self, data: Data, pbc: NDArray[np.bool_], sigma_min: float) -> None:
         if not pbc.all():
@@ -201,6 +214,7 @@ class InfiniteNeighborhood(BaseTransform):
         waves = "" if self.reciprocal_sigma_min is None else f", reciprocal_sigma_min={self.reciprocal_sigma_min:g}"
         real = "" if self.real else ", real=False"
         real += "" if self.domain == "all" else f", domain={self.domain!r}"
+        real += "" if self.edges == "stored" else f", edges={self.edges!r}"
         return f"{type(self).__name__}({radius}, sigma_max={self.sigma_max:g}, spread={self.spread:g}{waves}{real})"
 
 
@@ -216,15 +230,20 @@ def _store_edges(data: Data, target: IntArray, source: IntArray, shift: IntArray
     data.edge_dist = edge_dist[torch.from_numpy(order)].to(device)
 
 
+def _store_certificate(data: Data, cutoff: float, share: float, log_tail: FloatArray) -> None:
+    device = data.pos.device
+    data.edge_cutoff = torch.tensor([cutoff], dtype=torch.float64, device=device)
+    data.truncation_bound = torch.tensor([share], dtype=torch.float64, device=device)
+    data.log_tail = torch.from_numpy(log_tail).to(device)
+
+
 def _store_no_edges(data: Data) -> None:
     """Store the fields of a graph without edges, from which nothing was left out."""
     device = data.pos.device
     data.edge_index = torch.zeros(2, 0, dtype=torch.int64, device=device)
     data.edge_shift = torch.zeros(0, 3, dtype=torch.int32, device=device)
     data.edge_dist = data.pos.new_zeros(0)
-    data.edge_cutoff = torch.zeros(1, dtype=torch.float64, device=device)
-    data.truncation_bound = torch.zeros(1, dtype=torch.float64, device=device)
-    data.log_tail = torch.full((data.num_nodes,), -torch.inf, dtype=torch.float64, device=device)
+    _store_certificate(data, 0.0, 0.0, np.full(data.num_nodes, -np.inf))
 
 
 def _store_waves(data: Data, waves: IntArray, cutoff: float, bound: float) -> None:

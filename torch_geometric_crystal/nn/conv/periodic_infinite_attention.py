@@ -20,7 +20,9 @@ from torch_geometric_crystal.ops import (
     infinite_attention,
     reciprocal_attention,
 )
+from torch_geometric_crystal.ops.edge_stream import EdgeStream
 from torch_geometric_crystal.ops.precision import at_least_float32, without_autocast
+from torch_geometric_crystal.ops.streamed_attention import streamed_attention
 
 DOMAINS = ("real", "reciprocal", "multihead", "auto")
 
@@ -209,11 +211,11 @@ class PeriodicInfiniteAttention(MessagePassing):
     def attend(
         self,
         x: Tensor,
-        neighborhood: Neighborhood | None,
+        neighborhood: Neighborhood | EdgeStream | None,
         waves: WaveVectors | None = None,
         blocks: list[RowBlock] | None = None,
     ) -> tuple[Tensor, RowStatistics | None]:
-        """The layer on edges that are already grouped, for models that share them between layers.
+        """The layer on edges, grouped or streamed, that a model shares between its layers.
 
         Returns:
             The new states (N, C_out) and, if there are heads in real space, what bounds on the truncation need.
@@ -221,12 +223,14 @@ class PeriodicInfiniteAttention(MessagePassing):
         query, key, value, rho = self._project(x)
         parts, statistics, split = [], None, self.real_heads
         if split and neighborhood is not None:
+            inputs = (query[:, :split], key[:, :split], value[:, :split], rho[:, :split])
+            settings: dict[str, Any] = {"r0": self.r0, "scale": self.scale, "basis": self.basis}
+            settings["value_encoding"] = self._encoding(query.dtype)
             with without_autocast(x.device):
-                out, lse = infinite_attention(
-                    query[:, :split], key[:, :split], value[:, :split], rho[:, :split], neighborhood,
-                    r0=self.r0, scale=self.scale, value_encoding=self._encoding(query.dtype), basis=self.basis,
-                    blocks=blocks,
-                )  # fmt: skip
+                if isinstance(neighborhood, EdgeStream):
+                    out, lse = streamed_attention(*inputs, neighborhood, **settings)
+                else:
+                    out, lse = infinite_attention(*inputs, neighborhood, blocks=blocks, **settings)
             parts.append(out)
             statistics = RowStatistics(query[:, :split], key[:, :split], rho[:, :split], lse, self.scale)
         if self.domain == "auto" and statistics is not None:

@@ -59,7 +59,7 @@ class CrystalformerBlock(nn.Module):
 
     def run_parts(self, x: Tensor, graph: CrystalGraph) -> tuple[Tensor, RowStatistics | None]:
         """The same as :meth:`forward`, one part after the other."""
-        attended, statistics = self.attention.attend(x, graph.neighborhood, graph.waves, graph.blocks)
+        attended, statistics = self.attention.attend(x, graph.edges, graph.waves, graph.blocks)
         x = x + attended
         return x + self.contract(self.expand(x).relu_()), statistics
 

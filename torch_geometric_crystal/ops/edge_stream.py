@@ -1,0 +1,95 @@
+"""Edges of crystals too large to keep them: searched anew, some atoms at a time, whenever a layer needs them."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_geometric_crystal.ops.lattice import edge_vectors, vector_lengths
+from torch_geometric_crystal.ops.neighbor_search import NeighborEdges, neighbor_pieces, prepare_search
+from torch_geometric_crystal.ops.neighborhood import Neighborhood, group_edges
+
+EDGES_AT_ONCE = {"cpu": 2**20, "gpu": 2**23}
+"""Edges in memory together: about 100 MB, or 1 GB on a GPU, with all that is made of them."""
+
+
+class StreamedEdges(NamedTuple):
+    """All edges that lead to some atoms of the batch, numbered among these and the sources that they have.
+
+    Attributes:
+        atoms: the A atoms that the edges join, targets and sources, shape (A,).
+        rows: which of the A atoms the targets are.
+        edges: edges between the A atoms; the others have no edges that lead to them.
+    """
+
+    atoms: Tensor
+    rows: slice
+    edges: NeighborEdges
+
+    def neighborhood(self, dist: Tensor) -> Neighborhood:
+        """The edges grouped for the attention, with the lengths `dist` (E,)."""
+        return group_edges(self.edges.edge_index, dist, self.atoms.numel())
+
+
+class EdgeStream:
+    """The graph of :func:`~torch_geometric_crystal.ops.neighbor_search.neighbor_search`, never in memory as a whole.
+
+    Takes the place of a :class:`~torch_geometric_crystal.ops.Neighborhood` where the edges would not fit: memory is
+    O(atoms) and that of `edges_at_once` edges. Each pass searches anew.
+
+    Args:
+        pos: cartesian positions (N, 3), A; gradients flow to them.
+        cell: lattice vectors as rows (B, 3, 3), A; gradients flow to them.
+        batch: crystal of each atom (N,), in ascending order.
+        pbc: periodic directions (B, 3), bool.
+        cutoff: of each crystal (B,), A.
+        edges_at_once: edges in memory together. (default: :data:`EDGES_AT_ONCE`)
+
+    Raises:
+        ValueError: as :func:`~torch_geometric_crystal.ops.neighbor_search.neighbor_search`.
+    """
+
+    def __init__(
+        self, pos: Tensor, cell: Tensor, batch: Tensor, pbc: Tensor, cutoff: Tensor, edges_at_once: int | None = None
+    ):
+        self.pos, self.cell, self.batch = pos, cell, batch
+        self._pbc, self._cutoff = pbc, cutoff
+        self._at_once = edges_at_once or EDGES_AT_ONCE["cpu" if pos.device.type == "cpu" else "gpu"]
+        # Neighbours in space become neighbours in number, so that the atoms of a piece have few sources.
+        self._order = prepare_search(pos, cell, batch, pbc, cutoff).bins.order.to(pos.device) if len(pos) else batch
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.num_rows} atoms)"
+
+    @property
+    def num_rows(self) -> int:
+        """Number of target atoms N."""
+        return self.pos.size(0)
+
+    def pieces(self) -> Iterator[StreamedEdges]:
+        """All edges, those that lead to one atom together."""
+        if not self.num_rows:
+            return
+        pos, batch = self.pos.detach()[self._order], self.batch[self._order]
+        search = prepare_search(pos, self.cell, batch, self._pbc, self._cutoff)
+        position = torch.empty_like(self._order)
+        for first, last, edges in neighbor_pieces(search, self._at_once, pos.dtype):
+            source, target = edges.edge_index.to(pos.device)
+            joined = torch.zeros_like(batch, dtype=torch.bool)
+            joined[first:last] = True
+            joined[source] = True
+            atoms = joined.nonzero().squeeze(1)
+            position[atoms] = torch.arange(len(atoms), device=pos.device)
+            start = int(position[first])
+            local = NeighborEdges(
+                torch.stack([position[source], position[target]]),
+                edges.edge_shift.to(pos.device),
+                edges.edge_dist.to(pos.device),
+            )
+            yield StreamedEdges(self._order[atoms], slice(start, start + last - first), local)
+
+    def distances(self, piece: StreamedEdges, pos: Tensor, cell: Tensor) -> Tensor:
+        """Lengths of a piece's edges, differentiable in the positions of its atoms (A, 3) and the cells, A."""
+        index, shift = piece.edges.edge_index, piece.edges.edge_shift
+        return vector_lengths(edge_vectors(pos, cell, index, shift, self.batch[piece.atoms]))

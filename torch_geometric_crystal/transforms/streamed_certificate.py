@@ -1,0 +1,78 @@
+"""The cutoff of a crystal with its certificate, from its images some atoms at a time."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch_geometric.data import Data
+
+from torch_geometric_crystal.ops.edge_stream import EDGES_AT_ONCE
+from torch_geometric_crystal.ops.lattice import FloatArray, IntArray
+from torch_geometric_crystal.ops.neighbor_search import neighbor_pieces, prepare_search
+from torch_geometric_crystal.ops.truncation import certified_cutoff, clear_cutoff, truncation_bound
+
+
+def streamed_certificate(
+    data: Data,
+    pbc: NDArray[np.bool_],
+    count: FloatArray,
+    radius: float,
+    settings: tuple[float, float, float],
+    cutoff: float | None,
+) -> tuple[float, float, FloatArray]:
+    """What :class:`.infinite_neighborhood.InfiniteNeighborhood` stores beside the edges, in memory of O(atoms).
+
+    Args:
+        data: one crystal; the search runs on its device.
+        pbc: its periodic directions (3,).
+        count: (P, k + 1), see :mod:`.truncation`.
+        radius: explicit radius to begin with, A.
+        settings: largest sigma in A, tolerated share, spread of the logits.
+        cutoff: a given one, A, or None for the one that the tolerance asks for.
+
+    Returns:
+        Cutoff in A, the largest certified share that a row loses, and the logarithm of each row's tail (N,).
+    """
+    sigma_max, _, spread = settings
+    while True:
+        chosen = _cutoff(data, pbc, count, radius, settings, cutoff)
+        if chosen is not None:
+            break
+        radius += 0.5 * sigma_max
+    parts = [
+        truncation_bound(row, dist, num_rows, radius, count, sigma_max, chosen, spread, data.num_nodes)
+        for row, dist, num_rows in _images(data, pbc, radius)
+    ]
+    shares, log_tails = zip(*parts, strict=True)
+    return chosen, max(float(share.max()) for share in shares), np.concatenate(log_tails)
+
+
+def _cutoff(
+    data: Data,
+    pbc: NDArray[np.bool_],
+    count: FloatArray,
+    radius: float,
+    settings: tuple[float, float, float],
+    cutoff: float | None,
+) -> float | None:
+    """The largest cutoff that any piece asks for, or None where the radius does not reach far enough for one."""
+    largest = 0.0
+    for row, dist, num_rows in _images(data, pbc, radius):
+        if cutoff is None:
+            found = certified_cutoff(row, dist, num_rows, radius, count, *settings, data.num_nodes)
+        else:
+            found = clear_cutoff(dist, cutoff, settings[0])
+        if found is None:
+            return None
+        largest = max(largest, found)
+    return largest
+
+
+def _images(data: Data, pbc: NDArray[np.bool_], radius: float) -> Iterator[tuple[IntArray, FloatArray, int]]:
+    """Centre (counted from the first of the piece) and distance of all images of some atoms, and how many atoms."""
+    periodic = torch.from_numpy(pbc).unsqueeze(0).to(data.pos.device)
+    search = prepare_search(data.pos, data.cell, torch.zeros_like(data.z), periodic, radius)
+    at_once = EDGES_AT_ONCE["cpu" if data.pos.device.type == "cpu" else "gpu"]
+    for first, last, edges in neighbor_pieces(search, at_once, torch.float64):
+        yield (edges.edge_index[1] - first).cpu().numpy(), edges.edge_dist.cpu().numpy(), last - first
