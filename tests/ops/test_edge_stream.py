@@ -8,7 +8,8 @@ from tests.ops.test_neighbor_search import collate
 from torch_geometric_crystal.ops import GaussianBasis, group_edges, infinite_attention, use_backend
 from torch_geometric_crystal.ops.edge_stream import EdgeStream
 from torch_geometric_crystal.ops.lattice import edge_vectors, vector_lengths
-from torch_geometric_crystal.ops.neighbor_search import neighbor_pieces, neighbor_search, prepare_search
+from torch_geometric_crystal.ops.neighbor_search import neighbor_pieces, neighbor_search
+from torch_geometric_crystal.ops.prepared_search import prepare_search
 from torch_geometric_crystal.ops.streamed_attention import streamed_attention
 
 search_module = importlib.import_module("torch_geometric_crystal.ops.neighbor_search")

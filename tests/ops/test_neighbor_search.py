@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.crystals import random_crystals, real_crystals
 from tests.ops.largest_result import LargestResult
 from torch_geometric_crystal.data.neighbors import neighbor_list
-from torch_geometric_crystal.ops import atom_bins
+from torch_geometric_crystal.ops import atom_bins, prepared_search
 from torch_geometric_crystal.ops.lattice import edge_vectors
 from torch_geometric_crystal.ops.neighbor_search import neighbor_search
 
@@ -154,7 +154,7 @@ def test_a_large_cell_is_cut_into_bins_and_streamed(monkeypatch):
     rng = np.random.default_rng(0)
     pos, cell = rng.random((3000, 3)) * 40.0, 40.0 * np.eye(3)
     plans = []
-    monkeypatch.setattr(module, "plan_bins", lambda *a: plans.append(atom_bins.plan_bins(*a)) or plans[-1])
+    monkeypatch.setattr(prepared_search, "plan_bins", lambda *a: plans.append(atom_bins.plan_bins(*a)) or plans[-1])
     inputs = collate([(pos, cell, YES)])
     with LargestResult() as largest:
         edges = neighbor_search(*inputs, 4.0, self_images=False)

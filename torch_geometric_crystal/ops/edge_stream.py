@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from torch_geometric_crystal.ops.lattice import edge_vectors, vector_lengths
-from torch_geometric_crystal.ops.neighbor_search import NeighborEdges, neighbor_pieces, prepare_search
+from torch_geometric_crystal.ops.neighbor_search import NeighborEdges, neighbor_pieces
 from torch_geometric_crystal.ops.neighborhood import Neighborhood, group_edges
+from torch_geometric_crystal.ops.prepared_search import prepare_search
 
 EDGES_AT_ONCE = {"cpu": 2**20, "gpu": 2**23}
 """Edges in memory together: about 100 MB, or 1 GB on a GPU, with all that is made of them."""

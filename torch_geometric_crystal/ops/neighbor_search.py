@@ -1,9 +1,9 @@
 """All periodic images within a cutoff of every atom, for a batch of crystals, slabs, rods and molecules, on any device.
 
 For graphs that change at every step, as in relaxation: one call for the batch, in pure torch, without a Python loop
-over crystals or atoms. Cells are reduced (``batched_lattices``) and cut into bins (``atom_bins``); bins near an
-atom propose candidates, in their right image where they lie outside the cell or in it many times over; distances
-decide. Atoms and candidates are taken in pieces, so memory stays O(atoms + edges).
+over crystals or atoms, or by the C++ kernels where these are built. Cells are reduced and cut into bins
+(``prepared_search``); bins near an atom propose candidates, in their right image where they lie outside the cell or in
+it many times over; distances decide. Atoms and candidates are taken in pieces, so memory stays O(atoms + edges).
 """
 
 from collections.abc import Iterator
@@ -11,18 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from torch_geometric_crystal.checks import check_argument, check_shape
-from torch_geometric_crystal.ops.atom_bins import Bins, combine, fill_bins, plan_bins, stencils
-from torch_geometric_crystal.ops.batched_lattices import reduce_lattices
-from torch_geometric_crystal.ops.lattice import FloatArray, IntArray
+from torch_geometric_crystal.ops.atom_bins import Bins, combine, stencils
+from torch_geometric_crystal.ops.cpp import extension
+from torch_geometric_crystal.ops.prepared_search import PreparedSearch, check_shapes, for_kernels, prepare_search
 from torch_geometric_crystal.ops.segment import segment_index
 
-PIECE = {"cpu": 2**17, "gpu": 2**23}
+PIECE = {"cpu": 2**17, "cpp": 2**21, "gpu": 2**23}
 """Bins near atoms, and candidates, looked at together: few enough for a cache on the CPU, for little memory on a GPU
-(some 100 bytes each)."""
+(some 100 bytes each). The C++ kernels keep neither."""
 
 _INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -75,7 +73,7 @@ def neighbor_search(
             crystal that is not there, or the periodic vectors of a cell lie in a plane.
     """
     if pos.size(0) == 0:
-        _check_shapes(pos, cell, batch, pbc, cutoff)
+        check_shapes(pos, cell, batch, pbc, cutoff)
         return NeighborEdges(batch.new_zeros(2, 0), batch.new_zeros(0, 3, dtype=torch.int32), pos.new_zeros(0))
     search = prepare_search(pos, cell, batch, pbc, cutoff)
     rows = [_rows_between(search, *span, self_images, pos.dtype) for span in _spans(search)]
@@ -84,7 +82,7 @@ def neighbor_search(
 
 
 def neighbor_pieces(
-    search: "PreparedSearch", max_edges: int, dtype: torch.dtype, self_images: bool = True
+    search: PreparedSearch, max_edges: int, dtype: torch.dtype, self_images: bool = True
 ) -> Iterator[tuple[int, int, NeighborEdges]]:
     """The edges of :func:`neighbor_search` for some atoms at a time, where all of them would not fit into memory.
 
@@ -106,95 +104,6 @@ def neighbor_pieces(
             start, found = last, []
 
 
-def _check_shapes(pos: Tensor, cell: Tensor, batch: Tensor, pbc: Tensor, cutoff: float | Tensor) -> None:
-    check_shape("pos", pos, (None, 3))
-    check_shape("cell", cell, (None, 3, 3))
-    check_shape("batch", batch, (pos.size(0),))
-    check_shape("pbc", pbc, (cell.size(0), 3))
-    if isinstance(cutoff, Tensor) and cutoff.dim():
-        check_shape("cutoff", cutoff, (cell.size(0),))
-
-
-class _Crystals(NamedTuple):
-    """What the host has to know of the batch: arrays of length B."""
-
-    cell: FloatArray
-    pbc: NDArray[np.bool_]
-    cutoff: FloatArray
-    counts: IntArray
-
-
-def _read(pos: Tensor, cell: Tensor, batch: Tensor, pbc: Tensor, cutoff: float | Tensor) -> _Crystals:
-    """Check the numbers and bring those of the crystals to the host, at once."""
-    num_crystals, double = cell.size(0), torch.float64
-    ends = torch.searchsorted(batch, torch.arange(num_crystals + 1, device=batch.device))
-    in_order = (batch[1:] >= batch[:-1]).all() & (batch[0] >= 0) & (batch[-1] < num_crystals)
-    radius = torch.as_tensor(cutoff, device=cell.device, dtype=double).detach().expand(num_crystals)
-    fields = [
-        in_order.reshape(1), pos.isfinite().all().reshape(1), cell.detach().flatten(), pbc.flatten(), radius, ends
-    ]  # fmt: skip
-    sizes = [field.numel() for field in fields]
-    ordered, finite, cells, periodic, cutoffs, last = np.split(
-        torch.cat([field.to(double) for field in fields]).cpu().numpy(), np.cumsum(sizes)[:-1]
-    )
-    check_argument(bool(ordered[0]), "batch", f"crystals 0 .. {num_crystals - 1} in ascending order", "others")
-    check_argument(bool(finite[0]), "pos", "finite numbers", "nan or infinity")
-    check_argument(bool(np.isfinite(cells).all()), "cell", "finite numbers", "nan or infinity")
-    good = np.isfinite(cutoffs) & (cutoffs >= 0.0)
-    check_argument(bool(good.all()), "cutoff", "finite lengths >= 0 in A", cutoffs[~good].tolist())
-    return _Crystals(cells.reshape(-1, 3, 3), periodic.reshape(-1, 3) > 0.0, cutoffs, np.diff(last).astype(np.int64))
-
-
-class PreparedSearch(NamedTuple):
-    """Atoms wrapped into the cells of the reduced bases, and in bins. Axes come first.
-
-    Attributes:
-        bins: the bins; ``bins.order`` lists the atoms so that those near each other in space are near in it.
-        counts: atoms of each crystal (B,), on the host.
-        crystal: crystal of each atom (N,).
-        pos: wrapped positions (3, N), float64, A.
-        pos_in_bins: the same, in the order of the bins.
-        wrap: reduced cell that each atom lies in (3, N), int64.
-        basis: reduced vectors (3, 3, B), the vectors first, A.
-        transform: integers from the reduced basis to the cell's own (3, 3, B).
-        cutoff: (B,), A.
-    """
-
-    bins: Bins
-    counts: IntArray
-    crystal: Tensor
-    pos: Tensor
-    pos_in_bins: Tensor
-    wrap: Tensor
-    basis: Tensor
-    transform: Tensor
-    cutoff: Tensor
-
-
-def prepare_search(pos: Tensor, cell: Tensor, batch: Tensor, pbc: Tensor, cutoff: float | Tensor) -> PreparedSearch:
-    """Check the arguments, those of :func:`neighbor_search`, and put the atoms, of which there is one, into bins."""
-    _check_shapes(pos, cell, batch, pbc, cutoff)
-    place = torch.device("cpu") if pos.device.type == "mps" else pos.device
-    pos, crystal = pos.detach().to(place), batch.to(place)
-    host = _read(pos, cell.to(place), crystal, pbc.to(place), cutoff)
-    lattices = reduce_lattices(host.cell, host.pbc)
-    arrays: list[NDArray] = [
-        array.transpose(1, 2, 0) for array in (lattices.basis, lattices.transform, np.linalg.inv(lattices.basis))
-    ]
-    arrays += [lattices.periodic.T, host.cutoff]
-    tensors = (torch.from_numpy(np.ascontiguousarray(array)).to(pos.device) for array in arrays)
-    basis, transform, inverse, periodic, cutoffs = tensors
-    pos = pos.double().T.contiguous()
-    coordinates = combine(pos, inverse, crystal)
-    wrap = torch.where(periodic[:, crystal], coordinates.floor(), 0.0)
-    pos, coordinates = pos - combine(wrap, basis, crystal), coordinates - wrap
-    plan = plan_bins(lattices, host.cutoff, host.counts, *_bounds(coordinates, crystal, lattices.periodic))
-    bins = fill_bins(plan, lattices.periodic, coordinates, crystal)
-    return PreparedSearch(
-        bins, host.counts, crystal, pos, pos[:, bins.order], wrap.long(), basis, transform, cutoffs
-    )  # fmt: skip
-
-
 def _spans(search: PreparedSearch) -> Iterator[tuple[int, int, int]]:
     """Atoms to look at together, `first` to `last`, and the sum of the sizes of their stencils."""
     ends = search.bins.plan.stencil_size().repeat(search.counts).cumsum()
@@ -211,6 +120,12 @@ def _rows_between(
     search: PreparedSearch, first: int, last: int, total: int, self_images: bool, dtype: torch.dtype
 ) -> tuple[Tensor, ...]:
     """Sorted edges (source, target, shift, distance) of the atoms of a span."""
+    if _has_kernels(search):
+        like = torch.empty(0, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+        source, target, shift, dist = extension.load().neighbors(
+            *for_kernels(search), first, last, self_images, like
+        )  # fmt: skip
+        return source, target, shift, dist.to(dtype)
     last_of_crystals = search.counts.cumsum()
     crystals = np.searchsorted(last_of_crystals, [first, last - 1], side="right")
     in_span = (int(crystals[0]), int(crystals[1]) + 1)
@@ -219,7 +134,11 @@ def _rows_between(
 
 
 def _piece(search: PreparedSearch) -> int:
-    return PIECE["cpu" if search.pos.device.type == "cpu" else "gpu"]
+    return PIECE["gpu" if search.pos.device.type != "cpu" else "cpp" if _has_kernels(search) else "cpu"]
+
+
+def _has_kernels(search: PreparedSearch) -> bool:
+    return search.pos.is_cpu and extension.why_unavailable() is None
 
 
 def _bins_near(
@@ -316,16 +235,3 @@ def _pieces(count: Tensor, piece: int) -> Iterator[tuple[slice, int]]:
     bounds, totals = torch.stack([cuts, torch.cat([ends.new_zeros(1), ends])[cuts]]).tolist()
     for index in range(len(bounds) - 1):
         yield slice(bounds[index], bounds[index + 1]), totals[index + 1] - totals[index]
-
-
-def _bounds(coordinates: Tensor, crystal: Tensor, periodic: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
-    """Least and largest coordinate (3, N) of each crystal's atoms (B, 3), where some direction does not repeat."""
-    zeros = np.zeros(periodic.shape)
-    if periodic.all():
-        return zeros, zeros
-    index = crystal.expand_as(coordinates)
-    table = coordinates.new_zeros(periodic.T.shape)
-    lowest = table.scatter_reduce(1, index, coordinates, "amin", include_self=False)
-    highest = table.scatter_reduce(1, index, coordinates, "amax", include_self=False)
-    both = torch.stack([lowest.T, highest.T]).cpu().numpy()
-    return both[0], both[1]

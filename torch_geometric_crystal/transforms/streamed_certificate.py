@@ -9,7 +9,8 @@ from torch_geometric.data import Data
 
 from torch_geometric_crystal.ops.edge_stream import EDGES_AT_ONCE
 from torch_geometric_crystal.ops.lattice import FloatArray, IntArray
-from torch_geometric_crystal.ops.neighbor_search import neighbor_pieces, prepare_search
+from torch_geometric_crystal.ops.neighbor_search import neighbor_pieces
+from torch_geometric_crystal.ops.prepared_search import prepare_search
 from torch_geometric_crystal.ops.truncation import certified_cutoff, clear_cutoff, truncation_bound
 
 

@@ -1,6 +1,6 @@
 // The operators of torch.ops.torch_geometric_crystal_cpp.
 //
-// The grouping of edges in rows and pairs, and infinite attention on the CPU, float32: forward and backward over them.
+// The search for neighbours, the grouping of edges in rows and pairs, and infinite attention on the CPU, float32: forward and backward over them.
 //
 // Vectors run over 8 heads. Of each pair (i, j) the product q.k is taken once; of each edge and head one exponential.
 // The basis is local: of its K centres the 16 around r are evaluated, in windows that start every 4 centres, so at
@@ -13,6 +13,7 @@
 #include "attention.h"
 #include "block.h"
 #include "group_edges.h"
+#include "neighbors.h"
 #include "reciprocal.h"
 
 namespace crystal {
@@ -76,6 +77,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> reciprocal_backward(
 
 TORCH_LIBRARY(torch_geometric_crystal_cpp, library) {
     library.def("group_edges(Tensor edge_index, int num_nodes) -> Tensor[]", crystal::group_edges);
+    library.def(
+        "neighbors(Tensor[] atoms, Tensor[] crystals, int first, int last, bool self_images, Tensor like) -> Tensor[]",
+        crystal::neighbors);
     // Two names for one function: infinite_attention_node, for graphs that are recorded, is given a derivative in Python,
     // which every other call would have to pass.
     library.def(

@@ -13,16 +13,7 @@ import torch
 
 SOURCE_FOLDER = Path(__file__).parent
 SOURCES = ("kernels.cpp",)
-HEADERS = (
-    "attention.h",
-    "backward.h",
-    "block.h",
-    "forward.h",
-    "group_edges.h",
-    "reciprocal.h",
-    "rows.h",
-    "vector_math.h",
-)
+HEADERS = tuple(sorted(path.name for path in SOURCE_FOLDER.glob("*.h")))
 
 FLAGS = (
     "-O3", "-march=native", "-std=c++20", "-fPIC", "-shared", "-fopenmp", "-fno-math-errno", "-fvisibility=hidden",
