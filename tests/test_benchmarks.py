@@ -63,6 +63,20 @@ def test_a_quick_run_agrees_with_the_reference_and_writes_figures(run_quickly, n
         assert str(row["atoms"]) in printed
 
 
+def test_searches_find_the_same_edges_and_are_timed(run_quickly):
+    figures, _ = run_quickly("neighbor_search")
+    assert [row["crystals"] for row in figures["rows"]] == [1, 4]
+    for row in figures["rows"]:
+        assert row["edges"] > 10 * row["atoms"]
+        assert min(row["torch_ms"], row["pymatgen_ms"], row["ase_ms"]) > 0
+
+
+def test_searches_that_disagree_have_no_times(run_quickly, monkeypatch):
+    monkeypatch.setattr("torch_geometric_crystal.data.neighbors.neighbor_list", lambda *a: ([0],))
+    with pytest.raises(RuntimeError, match="disagree"):
+        run_quickly("neighbor_search")
+
+
 def test_costs_of_the_domains_are_measured_and_fitted(run_quickly):
     figures, _ = run_quickly("domain_cost", "--backend", "blocked", "--rounds", "3")
     assert all(row["real_ns"] > 0 and row["reciprocal_ns"] > 0 for row in figures["rows"])

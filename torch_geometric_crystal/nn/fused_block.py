@@ -12,6 +12,7 @@ from torch_geometric_crystal.nn.decay import GaussianDecay
 from torch_geometric_crystal.ops.backend import choose_backend
 from torch_geometric_crystal.ops.cpp import extension
 from torch_geometric_crystal.ops.neighborhood import Neighborhood
+from torch_geometric_crystal.ops.radial_basis import NO_BASIS
 from torch_geometric_crystal.ops.tracing import is_recorded
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -62,7 +63,7 @@ def _settings_of(block: Any, neighborhood: Neighborhood) -> tuple[Any, ...]:
     """What the kernels take after the weights."""
     attention: PeriodicInfiniteAttention = block.attention
     basis = attention.basis
-    num_basis, spacing = (basis.num, basis.spacing) if basis is not None else (0, 1.0)
+    num_basis, spacing = basis or NO_BASIS
     return (
         attention.decay.statistics, neighborhood.dist, neighborhood.kernel_indices(),
         attention.r0, attention.scale, attention.rho_min, attention.decay.elu_beta, num_basis, spacing,

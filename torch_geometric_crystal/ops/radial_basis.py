@@ -36,3 +36,7 @@ class GaussianBasis(NamedTuple):
     def _offset(self, dist: Tensor) -> Tensor:
         index = torch.arange(1, self.num + 1, dtype=dist.dtype, device=dist.device)
         return dist.unsqueeze(-1) / self.spacing - index
+
+
+NO_BASIS = GaussianBasis(0, 1.0)
+"""What operators of torch.library, which take two numbers in place of a basis, are given where there is none."""

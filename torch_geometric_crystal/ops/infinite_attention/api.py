@@ -11,7 +11,7 @@ from torch_geometric_crystal.ops.infinite_attention.reference import infinite_at
 from torch_geometric_crystal.ops.infinite_attention.registered import attend
 from torch_geometric_crystal.ops.infinite_attention.row_blocks import RowBlock, flatten_blocks
 from torch_geometric_crystal.ops.neighborhood import Neighborhood
-from torch_geometric_crystal.ops.radial_basis import GaussianBasis
+from torch_geometric_crystal.ops.radial_basis import NO_BASIS, GaussianBasis
 
 
 def infinite_attention(
@@ -71,7 +71,7 @@ def infinite_attention(
     chosen = choose_backend(backend, query.device, query.dtype)
     if chosen == "reference":
         return infinite_attention_reference(query, key, value, rho, neighborhood, r0, scale, value_encoding, basis)
-    num_basis, spacing = (basis.num, basis.spacing) if basis is not None else (0, 0.0)
+    num_basis, spacing = basis or NO_BASIS
     dist, *groups = neighborhood
     out, lse, _ = attend(
         query, key, value, rho, dist, value_encoding, groups, flatten_blocks(blocks or ()), chosen,

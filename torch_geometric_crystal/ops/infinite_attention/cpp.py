@@ -7,7 +7,7 @@ from torch_geometric_crystal.ops.cpp import extension
 from torch_geometric_crystal.ops.infinite_attention.blocked import project_basis
 from torch_geometric_crystal.ops.infinite_attention.gradients import Gradients
 from torch_geometric_crystal.ops.neighborhood import Neighborhood
-from torch_geometric_crystal.ops.radial_basis import GaussianBasis
+from torch_geometric_crystal.ops.radial_basis import NO_BASIS, GaussianBasis
 from torch_geometric_crystal.ops.strides import with_dense_rows
 
 
@@ -31,7 +31,7 @@ def forward_cpp(
     Raises:
         ExtensionError: if the kernels are not built or cannot be loaded.
     """
-    num_basis, spacing = (basis.num, basis.spacing) if basis is not None else (0, 1.0)
+    num_basis, spacing = basis or NO_BASIS
     kernels = extension.load()
     out, lse, mean_basis = (kernels.infinite_attention_node if recorded else kernels.infinite_attention)(
         with_dense_rows(query), with_dense_rows(key), with_dense_rows(value), rho.contiguous(), dist.contiguous(),
@@ -68,7 +68,7 @@ def backward_cpp(
     Raises:
         ExtensionError: if the kernels are not built or cannot be loaded.
     """
-    num_basis, spacing = (basis.num, basis.spacing) if basis is not None else (0, 1.0)
+    num_basis, spacing = basis or NO_BASIS
     encoding = None if value_encoding is None else value_encoding.permute(2, 0, 1).contiguous()  # (K, H, d)
     grad_query, grad_key, grad_value, grad_rho, grad_dist = extension.load().infinite_attention_backward(
         grad_out.contiguous(), grad_lse.contiguous(), None if grad_mean_basis is None else grad_mean_basis.contiguous(),
