@@ -39,6 +39,7 @@ def test_precision_may_be_a_number():
         ({"precision": "8"}, "precision"),
         ({"seed": -1}, "seed"),
         ({"max_time": 0}, "max_time"),
+        ({"loader_workers": -1}, "loader_workers"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction, test_fraction"),
     ],
 )

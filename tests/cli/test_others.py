@@ -84,16 +84,18 @@ def test_help_paragraphs_are_joined_and_examples_kept():
 def test_training_from_a_graph_store_gives_the_same_history_as_from_its_source(run, cif_folder, small_flags, tmp_path):
     result = run("convert", cif_folder, tmp_path / "graphs", "--graphs", "cgcnn", "--workers", "0")
     assert (result.code, result.err) == (0, "")
-    for name, data in (("memory", cif_folder), ("disk", tmp_path / "graphs")):
-        result = run("train", "--data", data, "--model", "cgcnn", "--output", tmp_path / name, *small_flags)
+    runs = {"memory": (cif_folder,), "disk": (tmp_path / "graphs",)}
+    runs["workers"] = (tmp_path / "graphs", "--loader-workers", "1")
+    for name, data in runs.items():
+        result = run("train", "--data", *data, "--model", "cgcnn", "--output", tmp_path / name, *small_flags)
         assert result.code == 0, result.err
     columns = [
         [line.split(",")[:4] for line in (tmp_path / name / "history.csv").read_text().splitlines()]
-        for name in ("memory", "disk")
+        for name in runs
     ]
-    assert columns[0] == columns[1]
-    predictions = [(tmp_path / name / "predictions.csv").read_text() for name in ("memory", "disk")]
-    assert predictions[0] == predictions[1]
+    assert columns[0] == columns[1] == columns[2]
+    predictions = [(tmp_path / name / "predictions.csv").read_text() for name in runs]
+    assert predictions[0] == predictions[1] == predictions[2]
     result = run("evaluate", "-c", tmp_path / "disk", "--data", tmp_path / "graphs", "--split", "all", "-o", tmp_path)
     assert result.code == 0
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 13

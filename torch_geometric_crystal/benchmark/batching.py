@@ -107,6 +107,7 @@ def crystal_loader(
     shuffle: bool = False,
     seed: int = 0,
     share: tuple[int, int] = (0, 1),
+    workers: int = 0,
 ) -> DataLoader:
     """Return a PyG ``DataLoader`` over budgeted batches; ``loader.batch_sampler.set_epoch`` chooses the epoch.
 
@@ -118,11 +119,18 @@ def crystal_loader(
         seed: seed of the permutations. The global random state is left alone.
         share: number of this process and number of processes, which share each batch. One for which a batch has no
             crystal gets its first one without targets.
+        workers: processes that read and join batches ahead, for crystals on a disk; the batches are the same.
     """
     sampler = BudgetBatchSampler(crystal_sizes(crystals, batch_by), batch_size, shuffle, seed, share)
     generator = torch.Generator().manual_seed(seed)
     shared = crystals if share[1] == 1 else _Shared(crystals)
-    return DataLoader(shared, batch_sampler=sampler, generator=generator)  # type: ignore[arg-type]
+    return DataLoader(
+        shared,  # type: ignore[arg-type]
+        batch_sampler=sampler,
+        generator=generator,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
 
 
 class _Shared(Dataset):

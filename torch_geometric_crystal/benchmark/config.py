@@ -41,6 +41,7 @@ class RunConfig:
             classes differ. Empty for random weights.
         freeze: patterns, as ``fnmatch`` has them, of names of parameters that training leaves as they are.
         devices: number of processes that share each batch: GPUs, or processes on the CPU.
+        loader_workers: processes, of each device, that read and join batches ahead of training.
 
     Raises:
         ValueError: for a value out of range, naming the setting.
@@ -66,6 +67,7 @@ class RunConfig:
     init_from: str = ""
     freeze: tuple[str, ...] = ()
     devices: int = 1
+    loader_workers: int = 0
 
     def __post_init__(self) -> None:
         from torch_geometric_crystal.checks import check_argument, check_choice
@@ -105,6 +107,10 @@ class RunConfig:
         check_argument(
             isinstance(self.devices, int) and self.devices >= 1, "devices", "an integer of at least 1", self.devices
         )
+        check_argument(
+            isinstance(self.loader_workers, int) and self.loader_workers >= 0,
+            "loader_workers", "an integer of at least 0", self.loader_workers,
+        )  # fmt: skip
         fast = self.compile or self.cuda_graphs
         check_argument(not (fast and self.devices > 1), "compile, cuda_graphs", "neither with several devices", True)
         check_argument(

@@ -156,10 +156,13 @@ class _Fit:
         self.gradients = Gradients(model, self.module, self.fabric, config, self.objective)
         by = (self.recipe.batch_size, self.recipe.batch_by)
         share = (self.group.rank, self.group.size)
-        self.loader = crystal_loader(train, *by, shuffle=True, seed=config.seed, share=share)
-        batches: Any = crystal_loader(validation, *by) if len(validation) > 0 else []
-        if not isinstance(validation, OnDiskCrystals):
-            batches = list(batches)  # joined once; a store's crystals may not fit into the memory
+        workers = config.loader_workers
+        self.loader = crystal_loader(train, *by, shuffle=True, seed=config.seed, share=share, workers=workers)
+        batches: Any = []
+        if isinstance(validation, OnDiskCrystals) and len(validation) > 0:
+            batches = crystal_loader(validation, *by, workers=workers)
+        elif len(validation) > 0:
+            batches = list(crystal_loader(validation, *by))  # joined once; a store's crystals may not fit into memory
         self.validation = Validation(batches, self.gradients, self.group)
         self.data_hash = _data_hash(labels)
         self.progress = Progress()

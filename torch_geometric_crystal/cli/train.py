@@ -86,6 +86,10 @@ def train(
     devices: Annotated[
         int | None, typer.Option(min=1, help="GPUs, or processes on the CPU, that share each batch. Default: 1.")
     ] = None,
+    loader_workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that read batches ahead, for a store on the disk. Default: 0."),
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="32 (default), 64 or bf16-mixed.")] = None,
     compile_model: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Run the model through torch.compile.")
@@ -124,7 +128,8 @@ def train(
     """Train a model and evaluate it."""
     flags = {
         "data": data, "targets": target, "task": task, "level": level, "model": model, "seed": seed, "device": device,
-        "devices": devices, "precision": precision, "compile": compile_model, "cuda_graphs": cuda_graphs,
+        "devices": devices, "loader_workers": loader_workers, "precision": precision, "compile": compile_model,
+        "cuda_graphs": cuda_graphs,
         "max_time": max_time, "val_fraction": val_fraction, "test_fraction": test_fraction, "split_seed": split_seed,
         "freeze": freeze,
         "init_from": None if init_from is None else str(init_from),
