@@ -4,8 +4,8 @@
     python benchmarks/data_store.py --quick
     python benchmarks/data_store.py --models cgcnn --rounds 9
 
-An epoch of training (batches made, loss, backward pass, optimiser step) from a list in memory, from the store, and
-reading alone, from both and from PyG's OnDiskDataset (SQLite, a column of bytes for each tensor). All take turns in
+An epoch of training (batches made, loss, backward pass, optimiser step) from a list in memory, from the store, from the
+store with a worker that reads ahead, and reading alone, from both and from PyG's OnDiskDataset (SQLite, a column of bytes for each tensor). All take turns in
 each round; the ratio is the median over rounds of the quotient within a round. Items are compared to the bit before
 anything is timed. Writes results/data_store.json.
 """
@@ -77,10 +77,10 @@ def same_to_the_bit(first: Data, second: Data) -> bool:
     )
 
 
-def epoch(model: torch.nn.Module, crystals: Sequence[Data]) -> Callable[[], None]:
+def epoch(model: torch.nn.Module, crystals: Sequence[Data], workers: int = 0) -> Callable[[], None]:
     """A function that trains for one epoch, always in the same order."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    loader = crystal_loader(crystals, BATCH_SIZE, shuffle=True)
+    loader = crystal_loader(crystals, BATCH_SIZE, shuffle=True, workers=workers)
 
     def train() -> None:
         model.train()
@@ -124,7 +124,8 @@ def compare(name: str, source: Path, rounds: int, folder: Path) -> dict[str, Any
     rows.extend(in_memory)
     size = sum(path.stat().st_size for path in (folder / name).iterdir())
     model(next(iter(crystal_loader(in_memory, 2))))
-    training = measure({"memory": epoch(model, in_memory), "store": epoch(model, on_disk)}, "cpu", rounds, budget=600.0)
+    epochs = {"memory": epoch(model, in_memory), "store": epoch(model, on_disk), "worker": epoch(model, on_disk, 1)}
+    training = measure(epochs, "cpu", rounds, budget=600.0)
     reading = measure(
         {"memory": read(in_memory), "store": read(on_disk), "rows": read(rows)}, "cpu", rounds, budget=60.0
     )
@@ -139,6 +140,7 @@ def compare(name: str, source: Path, rounds: int, folder: Path) -> dict[str, Any
         "train_memory_s": digits(training["memory"].median),
         "train_store_s": digits(training["store"].median),
         "ratio": digits(median_ratio(training["store"], training["memory"])),
+        "ratio_worker": digits(median_ratio(training["worker"], training["memory"])),
         "ratio_processor": digits(median_ratio(training["store"], training["memory"], processor=True)),
         **microseconds,
         "rounds": len(training["memory"].seconds),
