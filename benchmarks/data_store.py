@@ -5,9 +5,9 @@
     python benchmarks/data_store.py --models cgcnn --rounds 9
 
 An epoch of training (batches made, loss, backward pass, optimiser step) from a list in memory, from the store, from the
-store with a worker that reads ahead, and reading alone, from both and from PyG's OnDiskDataset (SQLite, a column of bytes for each tensor). All take turns in
-each round; the ratio is the median over rounds of the quotient within a round. Items are compared to the bit before
-anything is timed. Writes results/data_store.json.
+store with a worker that reads ahead, and reading alone, from both and from PyG's OnDiskDataset (SQLite, a column of
+bytes for each tensor). All take turns in each round; the ratio is the median over rounds of the quotient within a
+round. Items are compared to the bit before anything is timed. Writes results/data_store.json.
 """
 
 import argparse
