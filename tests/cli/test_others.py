@@ -90,8 +90,7 @@ def test_training_from_a_graph_store_gives_the_same_history_as_from_its_source(r
         result = run("train", "--data", *data, "--model", "cgcnn", "--output", tmp_path / name, *small_flags)
         assert result.code == 0, result.err
     columns = [
-        [line.split(",")[:4] for line in (tmp_path / name / "history.csv").read_text().splitlines()]
-        for name in runs
+        [line.split(",")[:4] for line in (tmp_path / name / "history.csv").read_text().splitlines()] for name in runs
     ]
     assert columns[0] == columns[1] == columns[2]
     predictions = [(tmp_path / name / "predictions.csv").read_text() for name in runs]

@@ -61,8 +61,17 @@ def test_too_many_images_are_refused_with_streaming_as_the_remedy(monkeypatch):
     monkeypatch.setattr("torch_geometric_crystal.data.neighbors.MAX_IMAGES", 100)
     crystal = awkward_crystals()[0]
     with pytest.raises(InvalidStructureError, match="edges='streamed'"):
-        InfiniteNeighborhood()(crystal.clone())
-    assert InfiniteNeighborhood(edges="streamed")(crystal).edge_cutoff.item() > 0
+        InfiniteNeighborhood(edges="stored")(crystal.clone())
+    streamed = InfiniteNeighborhood(edges="streamed")(crystal.clone())
+    chosen = InfiniteNeighborhood()(crystal)
+    assert "edge_index" not in chosen
+    assert chosen.edge_cutoff.item() == streamed.edge_cutoff.item() > 0
+
+
+def test_lengths_that_must_be_wrong_are_refused_rather_than_streamed(monkeypatch):
+    monkeypatch.setattr("torch_geometric_crystal.data.neighbors.MAX_IMAGES", 100)
+    with pytest.raises(InvalidStructureError, match="Check the lengths"):
+        InfiniteNeighborhood(sigma_max=8.0)(awkward_crystals()[0])
 
 
 def test_too_many_images_of_one_atom_are_refused_all_the_same():

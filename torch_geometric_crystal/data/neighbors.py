@@ -110,10 +110,8 @@ def periodic_images(
     return PeriodicImages(target, source, dist, image, wrap, lattice)
 
 
-def check_number_of_images(
-    num_atoms: int, basis: FloatArray, radius: float, structure_id: object, most: float | None = None
-) -> None:
-    """Refuse a crystal with too many images within `radius` (A): for one atom, or for all (default: `MAX_IMAGES`).
+def expected_images_per_atom(num_atoms: int, basis: FloatArray, radius: float) -> float:
+    """About how many images within `radius` (A) an atom has, of a cell with the k periodic vectors `basis` (k, 3).
 
     A ball of radius R in k dimensions holds about as many lattice points as cells of the lattice fit into it.
     """
@@ -121,8 +119,14 @@ def check_number_of_images(
     ball = math.pi ** (k / 2) / math.gamma(k / 2 + 1) * radius**k
     cell = math.sqrt(float(np.linalg.det(basis @ basis.T))) if k else 1.0
     per_atom = num_atoms * ball / cell if cell > 0.0 else math.inf
-    if k < 3:
-        per_atom /= num_atoms  # the atoms of a slab, rod or molecule may lie far from each other
+    return per_atom if k == 3 else per_atom / num_atoms  # atoms of a slab, rod or molecule may lie far from each other
+
+
+def check_number_of_images(
+    num_atoms: int, basis: FloatArray, radius: float, structure_id: object, most: float | None = None
+) -> None:
+    """Refuse a crystal with too many images within `radius` (A): for one atom, or for all (default: `MAX_IMAGES`)."""
+    per_atom = expected_images_per_atom(num_atoms, basis, radius)
     most = MAX_IMAGES if most is None else most
     if per_atom > MAX_IMAGES_PER_ATOM or per_atom * num_atoms > most:
         raise InvalidStructureError(
@@ -130,7 +134,7 @@ def check_number_of_images(
             f"within {radius:.3g} A it has about {per_atom * num_atoms:.1e} pairs of {num_atoms} atoms and their "
             f"images, more than {min(most, MAX_IMAGES_PER_ATOM * num_atoms):.0e}",
             "Check the lengths of the cell, which are in A, and the number of atoms; or lower the cutoff, or let "
-            "Crystalformer stream the edges (model.neighborhood(edges='streamed'))",
+            "Crystalformer stream the edges (InfiniteNeighborhood(edges='streamed'))",
         )
 
 

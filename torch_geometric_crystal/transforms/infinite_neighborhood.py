@@ -9,7 +9,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument, check_choice
-from torch_geometric_crystal.data.neighbors import check_number_of_images, periodic_images
+from torch_geometric_crystal.data import neighbors
 from torch_geometric_crystal.data.validation import validate_crystal
 from torch_geometric_crystal.ops.domain_cost import cheaper_domain
 from torch_geometric_crystal.ops.lattice import (
@@ -46,6 +46,10 @@ mostly downwards, where they cost nothing: what the tail sees is the excess of t
 With 1.5 the a-posteriori bound of about 85 % of crystals keeps tol, with 3.0 that of 98 % (benchmarks/README.md)."""
 
 
+STREAMED_IMAGES_PER_ATOM = 10_000
+"""Where an atom has more images to search, lengths are taken to be wrong, and the crystal is refused as too large."""
+
+
 class InfiniteNeighborhood(BaseTransform):
     r"""Edges (and waves) that infinitely connected attention needs, from a tolerance, with a certificate.
 
@@ -72,8 +76,7 @@ class InfiniteNeighborhood(BaseTransform):
     cost less; the fields of the other domain are there without members (no waves: `num_wave_vectors` is 0) and with
     bounds of zero. A crystal with fewer than three periodic directions gets edges.
 
-    If :obj:`edges="streamed"`, the edges are not stored, but `edge_cutoff` and the certificate alone: for crystals of
-    so many atoms that their edges would not fit into memory.
+    A crystal of so many atoms that its edges would not fit into memory gets `edge_cutoff` and the certificate alone.
     :class:`~torch_geometric_crystal.nn.Crystalformer` then finds them anew in each layer, some at a time. The cutoff is
     the largest that any of the pieces asks for.
 
@@ -91,7 +94,8 @@ class InfiniteNeighborhood(BaseTransform):
         real (bool): Whether to make edges. (default: `True`)
         domain (str): `"all"`: edges and waves as `real` and `reciprocal_sigma_min` say; or `"auto"`, for layers that
             sum each crystal in one of the two domains. (default: `"all"`)
-        edges (str): `"stored"` or `"streamed"`. (default: `"stored"`)
+        edges (str): `"stored"`, `"streamed"`, or `"auto"`: streamed where a search would find more than
+            ``data.neighbors.MAX_IMAGES``, 50 million. (default: `"auto"`)
 
     Raises:
         ValueError: if an argument is out of range, or neither edges nor waves are asked for.
@@ -108,7 +112,7 @@ class InfiniteNeighborhood(BaseTransform):
         reciprocal_sigma_min: float | None = None,
         real: bool = True,
         domain: str = "all",
-        edges: str = "stored",
+        edges: str = "auto",
     ):
         check_tolerance(tol, spread)
         check_argument(0.0 < sigma_max < math.inf, "sigma_max", "a positive length in A", sigma_max)
@@ -123,8 +127,13 @@ class InfiniteNeighborhood(BaseTransform):
             real or reciprocal_sigma_min is not None, "real", "True where reciprocal_sigma_min is None", real
         )
         check_choice("domain", domain, ("all", "auto"))
-        check_choice("edges", edges, ("stored", "streamed"))
-        check_argument(edges == "stored" or (real and domain == "all"), "edges", "'stored' without real edges", edges)
+        check_choice("edges", edges, ("auto", "stored", "streamed"))
+        check_argument(
+            edges != "streamed" or (real and domain == "all"),
+            "edges",
+            "'auto' or 'stored' where not all crystals have edges",
+            edges,
+        )
         both = real and reciprocal_sigma_min is not None and reciprocal_sigma_min <= sigma_max
         check_argument(
             domain == "all" or both,
@@ -177,13 +186,13 @@ class InfiniteNeighborhood(BaseTransform):
             radius = search_radius(count, n, volume, self.sigma_max, self.tol, self.spread)
         else:
             radius = search_radius_for_cutoff(count, n, volume, self.sigma_max, self.cutoff)
-        if self.edges == "streamed":
-            check_number_of_images(n, lattice.basis, radius, structure_name(data), most=math.inf)
+        if self._streams(n, lattice.basis, radius):
+            neighbors.check_number_of_images(n, lattice.basis, radius, structure_name(data), most=math.inf)
             settings = (self.sigma_max, self.tol, self.spread)
             _store_certificate(data, *streamed_certificate(data, pbc, count, radius, settings, self.cutoff))
             return
         while True:
-            images = periodic_images(pos, lattice, radius, structure_name(data))
+            images = neighbors.periodic_images(pos, lattice, radius, structure_name(data))
             row, dist = images.target, images.dist
             if self.cutoff is None:
                 cutoff = certified_cutoff(row, dist, n, radius, count, self.sigma_max, self.tol, self.spread)
@@ -195,6 +204,13 @@ class InfiniteNeighborhood(BaseTransform):
         share, log_tail = truncation_bound(row, dist, n, radius, count, self.sigma_max, cutoff, self.spread)
         _store_edges(data, *images.select(dist <= cutoff))
         _store_certificate(data, cutoff, float(share.max()), log_tail)
+
+    def _streams(self, num_atoms: int, basis: FloatArray, radius: float) -> bool:
+        """Whether the edges are not stored. A cell with too small lengths is no reason for that."""
+        if self.edges == "auto" and self.domain == "all":
+            per_atom = neighbors.expected_images_per_atom(num_atoms, basis, radius)
+            return per_atom <= STREAMED_IMAGES_PER_ATOM and num_atoms * per_atom > neighbors.MAX_IMAGES
+        return self.edges == "streamed"
 
     def _add_waves(self, data: Data, pbc: NDArray[np.bool_], sigma_min: float) -> None:
         if not pbc.all():
@@ -214,7 +230,7 @@ class InfiniteNeighborhood(BaseTransform):
         waves = "" if self.reciprocal_sigma_min is None else f", reciprocal_sigma_min={self.reciprocal_sigma_min:g}"
         real = "" if self.real else ", real=False"
         real += "" if self.domain == "all" else f", domain={self.domain!r}"
-        real += "" if self.edges == "stored" else f", edges={self.edges!r}"
+        real += "" if self.edges == "auto" else f", edges={self.edges!r}"
         return f"{type(self).__name__}({radius}, sigma_max={self.sigma_max:g}, spread={self.spread:g}{waves}{real})"
 
 
