@@ -188,8 +188,8 @@ class InfiniteNeighborhood(BaseTransform):
             radius = search_radius_for_cutoff(count, n, volume, self.sigma_max, self.cutoff)
         if self._streams(n, lattice.basis, radius):
             neighbors.check_number_of_images(n, lattice.basis, radius, structure_name(data), most=math.inf)
-            settings = (self.sigma_max, self.tol, self.spread)
-            _store_certificate(data, *streamed_certificate(data, pbc, count, radius, settings, self.cutoff))
+            settings = (self.sigma_max, self.tol, self.spread, self.cutoff)
+            _store_certificate(data, *streamed_certificate(data, pbc, count, radius, *settings))
             return
         while True:
             images = neighbors.periodic_images(pos, lattice, radius, structure_name(data))

@@ -19,7 +19,9 @@ def streamed_certificate(
     pbc: NDArray[np.bool_],
     count: FloatArray,
     radius: float,
-    settings: tuple[float, float, float],
+    sigma_max: float,
+    tol: float,
+    spread: float,
     cutoff: float | None,
 ) -> tuple[float, float, FloatArray]:
     """What :class:`.infinite_neighborhood.InfiniteNeighborhood` stores beside the edges, in memory of O(atoms).
@@ -29,45 +31,32 @@ def streamed_certificate(
         pbc: its periodic directions (3,).
         count: (P, k + 1), see :mod:`.truncation`.
         radius: explicit radius to begin with, A.
-        settings: largest sigma in A, tolerated share, spread of the logits.
+        sigma_max: upper bound of sigma, A.
+        tol: tolerated share of a row.
+        spread: allowance for the spread of the logits within a row.
         cutoff: a given one, A, or None for the one that the tolerance asks for.
 
     Returns:
-        Cutoff in A, the largest certified share that a row loses, and the logarithm of each row's tail (N,).
+        Cutoff in A, the largest that any piece asks for; the largest certified share that a row loses; and the
+        logarithm of each row's tail (N,).
     """
-    sigma_max, _, spread = settings
     while True:
-        chosen = _cutoff(data, pbc, count, radius, settings, cutoff)
-        if chosen is not None:
+        asked = [
+            certified_cutoff(row, dist, num_rows, radius, count, sigma_max, tol, spread, data.num_nodes)
+            if cutoff is None
+            else clear_cutoff(dist, cutoff, sigma_max)
+            for row, dist, num_rows in _images(data, pbc, radius)
+        ]
+        certified = [chosen for chosen in asked if chosen is not None]
+        if len(certified) == len(asked):
             break
         radius += 0.5 * sigma_max
     parts = [
-        truncation_bound(row, dist, num_rows, radius, count, sigma_max, chosen, spread, data.num_nodes)
+        truncation_bound(row, dist, num_rows, radius, count, sigma_max, max(certified), spread, data.num_nodes)
         for row, dist, num_rows in _images(data, pbc, radius)
     ]
     shares, log_tails = zip(*parts, strict=True)
-    return chosen, max(float(share.max()) for share in shares), np.concatenate(log_tails)
-
-
-def _cutoff(
-    data: Data,
-    pbc: NDArray[np.bool_],
-    count: FloatArray,
-    radius: float,
-    settings: tuple[float, float, float],
-    cutoff: float | None,
-) -> float | None:
-    """The largest cutoff that any piece asks for, or None where the radius does not reach far enough for one."""
-    largest = 0.0
-    for row, dist, num_rows in _images(data, pbc, radius):
-        if cutoff is None:
-            found = certified_cutoff(row, dist, num_rows, radius, count, *settings, data.num_nodes)
-        else:
-            found = clear_cutoff(dist, cutoff, settings[0])
-        if found is None:
-            return None
-        largest = max(largest, found)
-    return largest
+    return max(certified), max(float(share.max()) for share in shares), np.concatenate(log_tails)
 
 
 def _images(data: Data, pbc: NDArray[np.bool_], radius: float) -> Iterator[tuple[IntArray, FloatArray, int]]:
