@@ -6,6 +6,7 @@ python benchmarks/exactness.py --checkpoint runs/flla_2015/best.ckpt    # also t
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ from torch_geometric_crystal.testing import CHANGES, crystal_outputs, supercell
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures" / "parity"
 NAMES = ("real_beta", "real_simple", "multihead", "multihead_beta", "real_reci")
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+
+NOTHING = 1e-8
+"""A weight that does not show in float32, even a hundred times, beside that of the atom itself, which is 1."""
 
 
 def main() -> None:
@@ -113,7 +117,11 @@ def smallest_cutoff(data: Data, tol: float) -> float:
 
 @torch.no_grad()
 def logits(model: Crystalformer, crystals: list[Data]) -> dict[str, list[float]]:
-    """Quantiles of the spread of q.k/sqrt(d) in the rows, of the widths sigma, and of the certified shares."""
+    """Quantiles of the spread of q.k/sqrt(d) in the rows, of the widths sigma, and of the certified shares.
+
+    Also the share of the edges whose Gaussian is not below `NOTHING`, for a head, and for the widest head of its row:
+    what kernels that stop head by head, or row by row, would have left to do.
+    """
     transform = model.neighborhood()
     batch = Batch.from_data_list([transform(data.clone()) for data in crystals])
     graph = gather_crystal_graph(batch, torch.float32, True, False, None)
@@ -127,7 +135,13 @@ def logits(model: Crystalformer, crystals: list[Data]) -> dict[str, list[float]]
         largest = torch.zeros_like(rows.rho).scatter_reduce(0, where, logit, "amax", include_self=False)
         smallest = torch.zeros_like(rows.rho).scatter_reduce(0, where, logit, "amin", include_self=False)
         figures[f"spread_block_{index}"] = _quantiles(largest - smallest, figures["quantiles"])
-        figures[f"sigma_block_{index}"] = _quantiles(1.4 / rows.rho.sqrt(), figures["quantiles"])
+        sigma = 1.4 / rows.rho.sqrt()
+        figures[f"sigma_block_{index}"] = _quantiles(sigma, figures["quantiles"])
+        reach = sigma * math.sqrt(-2.0 * math.log(NOTHING))
+        row, dist = graph.neighborhood.target(), graph.neighborhood.dist.unsqueeze(1)
+        figures[f"edges_of_head_and_row_block_{index}"] = [
+            round(float((dist <= radius[row]).double().mean()), 3) for radius in (reach, reach.amax(1, keepdim=True))
+        ]
     figures["a_posteriori_share"] = _quantiles(model.truncation_report(batch), figures["quantiles"])
     figures["a_priori_share"] = _quantiles(batch.truncation_bound, figures["quantiles"])
     return figures
