@@ -49,3 +49,26 @@ def test_the_model_takes_it_from_its_settings():
     added = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in plain.parameters())
     assert added == 92 * 16
     assert Crystalformer(**model.config()).embedding.features is not None
+
+
+def test_the_gradient_of_a_common_element_does_not_lose_digits():
+    number = 200_000
+    embedding = AtomEmbedding(98, 4)
+    index = torch.full((number,), 7)
+    embedding(index).backward(torch.full((number, 4), 0.1))
+    # One float32 added after the other is off by more than 1e-3 here.
+    torch.testing.assert_close(embedding.weight.grad[7], torch.full((4,), 0.1 * number), rtol=2e-7, atol=0.0)
+    assert embedding.weight.grad[torch.arange(98) != 7].eq(0).all()
+
+
+def test_derivatives_of_any_order_are_those_of_the_table():
+    embedding = AtomEmbedding(98, 3).double()
+    index = torch.tensor([[4, 4], [0, 7]])
+    assert embedding(index).shape == (2, 2, 3)
+
+    def function(weight):
+        return torch.func.functional_call(embedding, {"weight": weight}, index).pow(3)
+
+    weight = torch.randn(98, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(function, weight, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, weight, fast_mode=True)

@@ -12,7 +12,7 @@ from torch_geometric.data import Batch
 from tests.compiled_kernels import compiled_cache, with_kernels  # noqa: F401
 from torch_geometric_crystal.nn import Crystalformer
 from torch_geometric_crystal.nn.fused_block import can_run_fused, run_fused
-from torch_geometric_crystal.ops import use_backend
+from torch_geometric_crystal.ops import group_edges, use_backend
 from torch_geometric_crystal.testing import assert_close_relative, small_crystals
 
 pytestmark = pytest.mark.usefixtures("with_kernels")
@@ -230,3 +230,20 @@ def test_a_compiled_block_has_the_kernels_as_nodes_of_its_graph():
     largest = max(float(gradient.abs().max()) for gradient in expected.values())
     for name, gradient in expected.items():
         assert_close_relative(found[name] / largest, gradient / largest, rtol=1e-4)
+
+
+def test_gradients_of_very_many_like_atoms_do_not_lose_digits():
+    number = 60_000
+    model, graph, x = make()
+    alone = torch.arange(number)
+    many = graph._replace(neighborhood=group_edges(torch.stack([alone, alone]), torch.zeros(number), number))
+    x = x[:1].expand(number, -1).clone().requires_grad_()
+    block = model.blocks[0]
+    assert can_run_fused(block, x, many)
+    out, _ = run_fused(block, x, many)
+    found = torch.autograd.grad(out.sum(), list(block.parameters()), allow_unused=True)
+    judge, wide = in_double(block, many)
+    expected = torch.autograd.grad(judge.run_parts(x.double(), wide)[0].sum(), list(judge.parameters()))
+    for (name, _), one, other in zip(block.named_parameters(), found, expected, strict=True):
+        if other.norm() > 1e-6 * number:  # with one neighbour, itself, the softmax has no gradient
+            assert (one - other).norm() / other.norm() < 2e-5, name

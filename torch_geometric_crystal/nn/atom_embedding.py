@@ -1,10 +1,13 @@
 """The states that atoms start from: a learned vector for each element, with or without the elements' properties."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_geometric_crystal.nn.models.element_features import element_features as tabulated_features
+from torch_geometric_crystal.ops.tracing import is_recorded
 
 
 class AtomEmbedding(nn.Embedding):
@@ -46,5 +49,28 @@ class AtomEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the states of the atoms."""
-        x = super().forward(input)
+        if input.is_cpu and not is_recorded(input):
+            x: Tensor = _Rows.apply(self.weight, input)
+        else:
+            x = super().forward(input)
         return x if self.features is None else x + self.features(F.embedding(input, self.table))
+
+
+class _Rows(torch.autograd.Function):
+    """Rows of a table, whose gradients are summed in double precision: torch adds one atom after the other to a row."""
+
+    @staticmethod
+    def forward(table: Tensor, index: Tensor) -> Tensor:
+        return F.embedding(index, table)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        table, index = inputs
+        ctx.save_for_backward(index)
+        ctx.num_rows = table.size(0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        total = grad.new_zeros(ctx.num_rows, grad.size(-1), dtype=torch.float64)
+        return total.index_add(0, index.flatten(), grad.flatten(0, -2).double()).to(grad.dtype), None

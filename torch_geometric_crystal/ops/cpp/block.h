@@ -98,6 +98,20 @@ inline std::vector<Tensor> block_forward(
     return {result.narrow(0, 0, rows), padded, projected, rho, attended, lse, mean_basis, middle, hidden};
 }
 
+// The gradient (H, d, K) of W^E from those of the attended values (N, H, d) and the mean basis (N, H, K). A product
+// may sum row after row, so there are few in each.
+inline Tensor encoding_gradient(const Tensor& grad_attended, const Tensor& mean_basis) {
+    constexpr int64_t rows_at_once = 1024;
+    const auto product = [&](int64_t first) {
+        const int64_t count = std::min(rows_at_once, mean_basis.size(0) - first);
+        return at::bmm(
+            grad_attended.narrow(0, first, count).permute({1, 2, 0}), mean_basis.narrow(0, first, count).transpose(0, 1));
+    };
+    Tensor total = product(0);
+    for (int64_t first = rows_at_once; first < mean_basis.size(0); first += rows_at_once) total += product(first);
+    return total;
+}
+
 // Gradients of x and of the weights, in their order. `saved` is what block_forward returned after the new states.
 inline std::vector<Tensor> block_backward(
     const Tensor& grad_rows, at::TensorList weights, at::TensorList saved, const Tensor& statistics,
@@ -124,7 +138,7 @@ inline std::vector<Tensor> block_backward(
         encoding, num_basis, spacing, attended, lse, mean_basis, false);
     Decay(statistics, rho_min, elu_beta).differentiate(grad_rho, rho);
     grads.query.addcmul_(grad_rho.unsqueeze(-1), w.decay);
-    const Tensor grad_decay = at::bmm(grad_rho.t().unsqueeze(1), query.transpose(0, 1)).squeeze(1);
+    const Tensor grad_decay = grad_rho.unsqueeze(-1).mul(query).sum(0);  // not as a product, which sums row after row
 
     const auto sum = [&](const Tensor& of_output) { return of_output.narrow(0, 0, rows).sum(0); };
     Tensor grad_x = linear(grad_projected, w.qkv.t());
@@ -136,7 +150,7 @@ inline std::vector<Tensor> block_backward(
         linear_backward_weight(grad_hidden, middle), sum(grad_hidden),
         linear_backward_weight(grad, hidden), sum(grad),
     };
-    if (w.encoding) result.push_back(at::bmm(grad_attended.permute({1, 2, 0}), mean_basis.transpose(0, 1)));
+    if (w.encoding) result.push_back(encoding_gradient(grad_attended, mean_basis));
     return result;
 }
 

@@ -1,6 +1,6 @@
 """CGCNN in PyTorch Geometric, with the published sizes, on Matbench v0.1.
 
-Made by: tgcrystal benchmark matbench --task matbench_phonons --model cgcnn --seed 0 --epochs 300 -o runs/final_cgcnn
+Made by: tgcrystal benchmark matbench --device cpu --jobs 1 --task matbench_phonons --model cgcnn --output runs/cgcnn_published
 
 The same from Python: python run.py [folder of Matbench's files]. What is there already is not trained again.
 """
@@ -20,7 +20,7 @@ SETTINGS = {'matbench_phonons': [{'level': 'crystal',
                        'model': 'cgcnn',
                        'model_options': {},
                        'neighborhood': {},
-                       'recipe': {'epochs': 300,
+                       'recipe': {'epochs': 1000,
                                   'batch_size': 256,
                                   'batch_by': 'crystals',
                                   'loss': 'mse',
