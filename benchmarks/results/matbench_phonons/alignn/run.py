@@ -1,0 +1,68 @@
+"""ALIGNN in PyTorch Geometric, with the published sizes, on Matbench v0.1.
+
+Made by: tgcrystal benchmark matbench --device cpu --jobs 1 --task matbench_phonons --model alignn --preset alignn --batch-size 16 --loss l1 --standardize --epochs 25 --precision bf16-mixed --output runs/alignn
+
+The same from Python: python run.py [folder of Matbench's files]. What is there already is not trained again.
+"""
+
+import sys
+from pathlib import Path
+
+from matbench.bench import MatbenchBenchmark
+
+from torch_geometric_crystal.benchmark import RunConfig, load_task, run_fold
+from torch_geometric_crystal.benchmark.tasks.combination import combine_records
+from torch_geometric_crystal.benchmark.tasks.matbench_package import give_targets
+from torch_geometric_crystal.benchmark.tasks.record import read_record
+from torch_geometric_crystal.benchmark.tasks.submission import write_results
+
+SETTINGS = {'matbench_phonons': [{'level': 'crystal',
+                       'model': 'alignn',
+                       'model_options': {},
+                       'neighborhood': {},
+                       'recipe': {'epochs': 25,
+                                  'batch_size': 16,
+                                  'batch_by': 'crystals',
+                                  'loss': 'l1',
+                                  'standardize': True,
+                                  'optimizer': 'adamw',
+                                  'lr': 0.001,
+                                  'betas': [0.9, 0.999],
+                                  'momentum': 0.9,
+                                  'weight_decay': 1e-05,
+                                  'decay_vectors': False,
+                                  'schedule': 'one-cycle',
+                                  'schedule_steps': 4000,
+                                  'schedule_epoch': 100,
+                                  'schedule_factor': 0.1,
+                                  'schedule_rise': 0.3,
+                                  'clip_norm': 0.0,
+                                  'averaging_epochs': 0,
+                                  'patience': 0},
+                       'seed': 0,
+                       'precision': 'bf16-mixed',
+                       'compile': False,
+                       'cuda_graphs': False,
+                       'max_time': None,
+                       'init_from': '',
+                       'freeze': [],
+                       'devices': 1}]}
+
+
+def main(data_dir, output):
+    benchmark = MatbenchBenchmark(autoload=False, subset=list(SETTINGS))
+    for name, members in SETTINGS.items():
+        task, official = load_task(name, data_dir), benchmark.tasks_map[name]
+        give_targets(official, task.ids, task.values)
+        for fold in official.folds:
+            records = []
+            for number, settings in enumerate(members):
+                folder, config = output / name / f"model_{number}" / f"fold_{fold}", RunConfig.from_dict(settings)
+                records.append(read_record(folder) or run_fold(task, fold, config, folder, resume=True).record)
+            record = records[0] if len(records) == 1 else combine_records(task, records, "alignn")
+            official.record(fold, list(record.predictions.values()), params=record.parameters)
+    write_results(benchmark, output / "results.json.gz")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else None, Path(__file__).parent / "again")
