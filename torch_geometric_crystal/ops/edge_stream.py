@@ -45,7 +45,7 @@ class EdgeStream:
         batch: crystal of each atom (N,), in ascending order.
         pbc: periodic directions (B, 3), bool.
         cutoff: of each crystal (B,), A.
-        edges_at_once: edges in memory together. (default: :data:`EDGES_AT_ONCE`)
+        edges_at_once: edges in memory together. (default: a million, on a GPU eight)
 
     Raises:
         ValueError: as :func:`~torch_geometric_crystal.ops.neighbor_search.neighbor_search`.
