@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_geometric_crystal.nn.models.element_features import element_features as tabulated_features
-from torch_geometric_crystal.ops.tracing import is_recorded
 
 
 class AtomEmbedding(nn.Embedding):
@@ -49,7 +48,7 @@ class AtomEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the states of the atoms."""
-        if input.is_cpu and not is_recorded(input):
+        if input.is_cpu:
             x: Tensor = _Rows.apply(self.weight, input)
         else:
             x = super().forward(input)
