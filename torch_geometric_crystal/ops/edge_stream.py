@@ -15,6 +15,11 @@ EDGES_AT_ONCE = {"cpu": 2**20, "gpu": 2**23}
 """Edges in memory together: about 100 MB, or 1 GB on a GPU, with all that is made of them."""
 
 
+def most_edges(device: torch.device) -> int:
+    """Edges in memory together on a device."""
+    return EDGES_AT_ONCE["cpu" if device.type == "cpu" else "gpu"]
+
+
 class StreamedEdges(NamedTuple):
     """All edges that lead to some atoms of the batch, numbered among these and the sources that they have.
 
@@ -37,7 +42,7 @@ class EdgeStream:
     """The graph of :func:`~torch_geometric_crystal.ops.neighbor_search.neighbor_search`, never in memory as a whole.
 
     Takes the place of a :class:`~torch_geometric_crystal.ops.Neighborhood` where the edges would not fit: memory is
-    O(atoms) and that of `edges_at_once` edges. Each pass searches anew.
+    O(atoms) and that of `edges_at_once` edges. Each pass searches anew, with atoms that are put into bins once.
 
     Args:
         pos: cartesian positions (N, 3), A; gradients flow to them.
@@ -55,10 +60,11 @@ class EdgeStream:
         self, pos: Tensor, cell: Tensor, batch: Tensor, pbc: Tensor, cutoff: Tensor, edges_at_once: int | None = None
     ):
         self.pos, self.cell, self.batch = pos, cell, batch
-        self._pbc, self._cutoff = pbc, cutoff
-        self._at_once = edges_at_once or EDGES_AT_ONCE["cpu" if pos.device.type == "cpu" else "gpu"]
-        # Neighbours in space become neighbours in number, so that the atoms of a piece have few sources.
-        self._order = prepare_search(pos, cell, batch, pbc, cutoff).bins.order.to(pos.device) if len(pos) else batch
+        self._at_once = edges_at_once or most_edges(pos.device)
+        if len(pos):
+            # Neighbours in space become neighbours in number, so that the atoms of a piece have few sources.
+            self._order = prepare_search(pos, cell, batch, pbc, cutoff).bins.order.to(pos.device)
+            self._search = prepare_search(pos.detach()[self._order], cell, batch[self._order], pbc, cutoff)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_rows} atoms)"
@@ -72,21 +78,20 @@ class EdgeStream:
         """All edges, those that lead to one atom together."""
         if not self.num_rows:
             return
-        pos, batch = self.pos.detach()[self._order], self.batch[self._order]
-        search = prepare_search(pos, self.cell, batch, self._pbc, self._cutoff)
+        device = self.pos.device
         position = torch.empty_like(self._order)
-        for first, last, edges in neighbor_pieces(search, self._at_once, pos.dtype):
-            source, target = edges.edge_index.to(pos.device)
-            joined = torch.zeros_like(batch, dtype=torch.bool)
+        for first, last, edges in neighbor_pieces(self._search, self._at_once, self.pos.dtype):
+            source, target = edges.edge_index.to(device)
+            joined = torch.zeros_like(self._order, dtype=torch.bool)
             joined[first:last] = True
             joined[source] = True
             atoms = joined.nonzero().squeeze(1)
-            position[atoms] = torch.arange(len(atoms), device=pos.device)
+            position[atoms] = torch.arange(len(atoms), device=device)
             start = int(position[first])
             local = NeighborEdges(
                 torch.stack([position[source], position[target]]),
-                edges.edge_shift.to(pos.device),
-                edges.edge_dist.to(pos.device),
+                edges.edge_shift.to(device),
+                edges.edge_dist.to(device),
             )
             yield StreamedEdges(self._order[atoms], slice(start, start + last - first), local)
 

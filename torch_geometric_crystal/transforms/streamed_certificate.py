@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch_geometric.data import Data
 
-from torch_geometric_crystal.ops.edge_stream import EDGES_AT_ONCE
+from torch_geometric_crystal.ops.edge_stream import most_edges
 from torch_geometric_crystal.ops.lattice import FloatArray, IntArray
 from torch_geometric_crystal.ops.neighbor_search import neighbor_pieces
 from torch_geometric_crystal.ops.prepared_search import prepare_search
@@ -63,6 +63,5 @@ def _images(data: Data, pbc: NDArray[np.bool_], radius: float) -> Iterator[tuple
     """Centre (counted from the first of the piece) and distance of all images of some atoms, and how many atoms."""
     periodic = torch.from_numpy(pbc).unsqueeze(0).to(data.pos.device)
     search = prepare_search(data.pos, data.cell, torch.zeros_like(data.z), periodic, radius)
-    at_once = EDGES_AT_ONCE["cpu" if data.pos.device.type == "cpu" else "gpu"]
-    for first, last, edges in neighbor_pieces(search, at_once, torch.float64):
+    for first, last, edges in neighbor_pieces(search, most_edges(data.pos.device), torch.float64):
         yield (edges.edge_index[1] - first).cpu().numpy(), edges.edge_dist.cpu().numpy(), last - first
