@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.transforms import Compose
 
 from torch_geometric_crystal import __version__
 from torch_geometric_crystal.benchmark.config import LEVELS, TASKS
@@ -221,6 +222,8 @@ def assemble_model(path: str | Path, card: ModelCard, state_dict: Mapping[str, T
 
 def transform_settings(transform: object) -> dict[str, Any]:
     """The arguments that a transform was constructed with, the defaults included, which another version may change."""
+    if isinstance(transform, Compose):
+        return {name: value for part in transform.transforms for name, value in transform_settings(part).items()}
     names = inspect.signature(type(transform).__init__).parameters
     return {name: getattr(transform, name) for name in names if hasattr(transform, name)}
 

@@ -88,6 +88,10 @@ MaxTime = Annotated[float | None, typer.Option(help="Stop each fold after so man
 Tol = Annotated[
     float | None, typer.Option(help="Crystalformer: share of a softmax row that the graph's cutoff may drop.")
 ]
+GraphOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Argument of model.neighborhood, as name=value, e.g. merge_tolerance=1e-4. Repeatable."),
+]
 ModelOption = Annotated[
     list[str] | None, typer.Option(help="Constructor argument of the models, as name=value. Repeatable.")
 ]
@@ -127,6 +131,7 @@ def matbench(
     precision: Precision = "32",
     max_time: MaxTime = None,
     tol: Tol = None,
+    graph_option: GraphOption = None,
     model_option: ModelOption = None,
     preset: Preset = None,
     recipe: dict | None = None,
@@ -135,7 +140,7 @@ def matbench(
     from torch_geometric_crystal.benchmark.tasks import load_task
 
     configs = make_configs(
-        model, tol, model_option, preset, recipe,
+        model, tol, graph_option, model_option, preset, recipe,
         {"seed": seed, "device": device, "precision": precision, "max_time": max_time},
     )  # fmt: skip
     loaders = [functools.partial(load_task, name, data_dir, download) for name in dict.fromkeys(task)]
@@ -154,6 +159,7 @@ def jarvis(
     precision: Precision = "32",
     max_time: MaxTime = None,
     tol: Tol = None,
+    graph_option: GraphOption = None,
     model_option: ModelOption = None,
     preset: Preset = None,
     recipe: dict | None = None,
@@ -164,7 +170,7 @@ def jarvis(
     shared = {"seed": seed, "device": device, "precision": precision, "max_time": max_time}
     _run_targets(
         target, JARVIS_TARGETS, lambda name: functools.partial(load_jarvis_task, name, data_file), output, jobs,
-        lambda own: make_configs(model, tol, model_option, preset, recipe, shared, own),
+        lambda own: make_configs(model, tol, graph_option, model_option, preset, recipe, shared, own),
     )  # fmt: skip
 
 
@@ -183,6 +189,7 @@ def megnet(
     precision: Precision = "32",
     max_time: MaxTime = None,
     tol: Tol = None,
+    graph_option: GraphOption = None,
     model_option: ModelOption = None,
     preset: Preset = None,
     recipe: dict | None = None,
@@ -193,7 +200,7 @@ def megnet(
     shared = {"seed": seed, "device": device, "precision": precision, "max_time": max_time}
     _run_targets(
         target, MEGNET_TARGETS, lambda name: functools.partial(load_megnet_task, name, data_file, split_file), output,
-        jobs, lambda own: make_configs(model, tol, model_option, preset, recipe, shared, own),
+        jobs, lambda own: make_configs(model, tol, graph_option, model_option, preset, recipe, shared, own),
     )  # fmt: skip
 
 
@@ -233,6 +240,7 @@ def _run_targets(
 def make_configs(
     models: Sequence[str],
     tol: float | None,
+    graph_option: list[str] | None,
     model_option: list[str] | None,
     preset: str | None,
     recipe: dict[str, Any] | None,
@@ -244,12 +252,14 @@ def make_configs(
     from torch_geometric_crystal.benchmark.config import RunConfig
 
     options = parse_settings(model_option or [], "--model-option")
+    graph = parse_settings(graph_option or [], "--graph-option")
     configs = []
     for model in dict.fromkeys(models):
         settings = {**shared, "model": model}
         if model not in BASELINES:
             settings["model_options"] = options
-            settings["neighborhood"] = {"tol": tol} if tol is not None and model == "crystalformer" else {}
+            truncation = {"tol": tol} if tol is not None and model == "crystalformer" else {}
+            settings["neighborhood"] = graph | truncation
             chosen = preset or (own if model == "crystalformer" else None)
             settings["recipe"] = ({} if chosen is None else {"preset": chosen}) | (recipe or {})
         configs.append(RunConfig.from_dict(settings))

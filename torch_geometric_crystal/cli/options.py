@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,8 +77,13 @@ def _help(setting: Setting) -> str:
     return f"{setting.help}. [dim](default: {shown})[/dim]"
 
 
+_EXPONENTIAL = re.compile(r"[+-]?\d+[eE][+-]?\d+")
+
+
 def parse_settings(texts: Sequence[str], flag: str) -> dict[str, Any]:
     """Parse ``name=value`` texts, values as YAML: ``num_blocks=2``, ``domain=real``, ``reciprocal=true``.
+
+    ``tol=1e-3`` is a number, too, for which YAML 1.1 asks for a point.
 
     Raises:
         ValueError: for a text without ``=``.
@@ -90,7 +96,9 @@ def parse_settings(texts: Sequence[str], flag: str) -> dict[str, Any]:
         if not equals or not name:
             raise ValueError(f"{flag}: expected name=value, received {text!r}")
         try:
-            settings[name.strip()] = yaml.safe_load(value)
+            parsed = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ValueError(f"{flag}: the value in {text!r} is not valid YAML") from error
+        is_number = isinstance(parsed, str) and _EXPONENTIAL.fullmatch(parsed)
+        settings[name.strip()] = float(parsed) if is_number else parsed
     return settings

@@ -119,7 +119,12 @@ class _CrystalSpread(torch.autograd.Function):
 
 
 def pool_atoms(
-    x: Tensor, batch: Tensor | None, num_crystals: int, reduce: str = "mean", ptr: Tensor | None = None
+    x: Tensor,
+    batch: Tensor | None,
+    num_crystals: int,
+    reduce: str = "mean",
+    ptr: Tensor | None = None,
+    multiplicity: Tensor | None = None,
 ) -> Tensor:
     """Sum, average or take the largest values of the atoms of each crystal; on any device the same bits each time.
 
@@ -129,6 +134,7 @@ def pool_atoms(
         num_crystals: number of crystals B.
         reduce: ``"mean"``, ``"sum"`` or ``"max"``, channel by channel; a crystal without atoms gets zeros.
         ptr: crystal b has the atoms ``ptr[b]`` to ``ptr[b + 1]``, shape (B + 1,); computed if not given.
+        multiplicity: number of atoms that each row stands for, shape (N,); 1 if not given.
 
     Returns:
         shape (B, C).
@@ -141,5 +147,9 @@ def pool_atoms(
         return x.new_zeros(num_crystals, x.size(1)).scatter_reduce(0, index, x, "amax", include_self=False)
     if ptr is None:
         ptr = torch.searchsorted(batch, torch.arange(num_crystals + 1, device=batch.device))
+    count = ptr.diff()
+    if multiplicity is not None:
+        count = torch.zeros_like(count).index_add_(0, batch, multiplicity)
+        x = x * multiplicity.to(x).unsqueeze(-1)
     total = _CrystalSum.apply(x, batch, ptr)
-    return total if reduce == "sum" else total / ptr.diff().clamp(min=1).unsqueeze(-1)
+    return total if reduce == "sum" else total / count.clamp(min=1).unsqueeze(-1)

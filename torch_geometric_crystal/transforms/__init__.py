@@ -2,6 +2,7 @@
 
 from torch_geometric_crystal.transforms.infinite_neighborhood import InfiniteNeighborhood
 from torch_geometric_crystal.transforms.line_graph import LineGraph, LineGraphData
+from torch_geometric_crystal.transforms.merge_equivalent import MergeEquivalent
 from torch_geometric_crystal.transforms.niggli_reduce import NiggliReduce
 from torch_geometric_crystal.transforms.periodic_knn_graph import PeriodicKNNGraph
 from torch_geometric_crystal.transforms.periodic_radius_graph import PeriodicRadiusGraph
@@ -14,6 +15,7 @@ __all__ = [
     "InfiniteNeighborhood",
     "LineGraph",
     "LineGraphData",
+    "MergeEquivalent",
     "NiggliReduce",
     "PeriodicKNNGraph",
     "PeriodicRadiusGraph",

@@ -350,3 +350,71 @@ def test_repr():
         "ALIGNN(num_targets=1, channels=256, embedding_channels=64, num_alignn_layers=4, num_gcn_layers=4, "
         "num_edge_gaussians=80, num_angle_gaussians=40, num_neighbors=12, cutoff=8.0, level='crystal')"
     )
+
+
+def lattice_crystals():
+    """Crystals with many like atoms, one without, and one with a single kind of atom and edge."""
+    chosen = [data for data in small_crystals(torch.float64) if data.structure_id in ("Cu", "diamond", "TiO2-skewed")]
+    return [*chosen, Supercell((2, 2, 1))(chosen[0].clone()), small_crystals(torch.float64)[-1]]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_merged_atoms_edges_and_angles_change_nothing(model, training):
+    """Outputs, embeddings, gradients of all weights and running statistics, all but for the tolerance of lengths."""
+    whole, merged = model.neighborhood(), model.neighborhood(merge_tolerance=1e-9)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    found = []
+    for transform in (whole, merged):
+        model.load_state_dict(start)
+        model.zero_grad()
+        batch = Batch.from_data_list([transform(data.clone()) for data in lattice_crystals()])
+        out, pooled = model.train(training)(batch, return_embedding=True)
+        (out.square().sum() + pooled.sin().sum()).backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        found.append((batch.num_edges, out, pooled, gradients, {n: b.clone() for n, b in model.named_buffers()}))
+    (edges, out, pooled, gradients, buffers), (fewer, *same) = found
+    assert fewer < 0.5 * edges
+    assert_close_relative(same[0], out, 1e-9)
+    assert_close_relative(same[1], pooled, 1e-9)
+    largest = max(gradient.abs().max() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        assert (same[2][name] - gradient).abs().max() < 1e-9 * largest, name
+    for name, buffer in buffers.items():
+        torch.testing.assert_close(same[3][name], buffer, rtol=1e-9, atol=1e-9)
+
+
+def test_a_crystal_of_one_kind_trains_alone_as_on_the_whole_graph(model):
+    """One row of atoms that stands for four has a spread (of 0), as four like rows have."""
+    crystal = Supercell((2, 2, 1))(small_crystals(torch.float64)[0].clone())
+    outputs = [
+        model.train()(Batch.from_data_list([model.neighborhood(merge_tolerance=tolerance)(crystal.clone())]))
+        for tolerance in (None, 1e-9)
+    ]
+    assert_close_relative(outputs[1], outputs[0], 1e-9)
+
+
+def test_merged_crystals_train_in_bfloat16():
+    model = ALIGNN(**SMALL)
+    outputs = []
+    for tolerance in (None, 1e-4):
+        transform = model.neighborhood(merge_tolerance=tolerance)
+        batch = Batch.from_data_list([transform(data) for data in small_crystals()])
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs.append(model.train()(batch))
+        model.zero_grad()
+        outputs[-1].sum().backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert_close_relative(outputs[1], outputs[0].double(), 0.05)
+
+
+@pytest.mark.parametrize("field", ["pos", "cell"])
+def test_merged_crystals_have_no_forces(model, field):
+    data = model.neighborhood(merge_tolerance=1e-4)(small_crystals(torch.float64)[0])
+    data[field].requires_grad_()
+    with pytest.raises(ValueError, match=r"Apply model\.neighborhood\(merge_tolerance=None\)"):
+        model(data)
+
+
+def test_atoms_with_targets_are_not_merged():
+    with pytest.raises(ValueError, match="merge_tolerance: expected None at the level of atoms"):
+        ALIGNN(level="atom", **SMALL).neighborhood(merge_tolerance=1e-4)

@@ -41,6 +41,10 @@ class EdgeGatedConv(MessagePassing):
     A batch of fewer than two nodes (or edges) has no spread to normalise by: in training, the running statistics are
     then used and left as they are. A node without edges gets the message 0.
 
+    On a graph from :class:`~torch_geometric_crystal.transforms.MergeEquivalent`, where a node stands for
+    `node_multiplicity` nodes and an edge for `edge_multiplicity` edges to its target, both sums over :math:`j` count
+    each edge that often, and batch norm each row as often as it is there in all.
+
     Args:
         in_channels (int): Size C of each node's features.
         out_channels (int): Size C' of each node's and edge's new features.
@@ -50,7 +54,8 @@ class EdgeGatedConv(MessagePassing):
         **kwargs (optional): Additional arguments of :class:`torch_geometric.nn.conv.MessagePassing`.
 
     Shapes:
-        - **input:** nodes :math:`(N, C)`, edges :math:`(2, E)`, edge features :math:`(E, D)`
+        - **input:** nodes :math:`(N, C)`, edges :math:`(2, E)`, edge features :math:`(E, D)`; `node_multiplicity`
+          :math:`(N,)` and `edge_multiplicity` :math:`(E,)`, both or neither
         - **output:** nodes :math:`(N, C')`, edge features :math:`(E, C')`
 
     Raises:
@@ -92,13 +97,25 @@ class EdgeGatedConv(MessagePassing):
         self.node_norm.reset_parameters()
         self.edge_norm.reset_parameters()
 
-    def forward(self, x: Tensor, edge_index: Adj, edge_attr: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Adj,
+        edge_attr: Tensor,
+        node_multiplicity: OptTensor = None,
+        edge_multiplicity: OptTensor = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return the new features of the nodes, shape (N, C'), and of the edges, shape (E, C')."""
         source, target, value, skip = self.lin_node(x).chunk(4, dim=-1)
         size = (x.size(0), x.size(0))
         gate = self.edge_updater(edge_index, source=source, target=target, edge=self.lin_edge(edge_attr), size=size)
-        message = self.propagate(edge_index, value=value, gate=gate.sigmoid(), size=size)
-        nodes, edges = F.silu(self.node_norm(skip + message)), F.silu(self.edge_norm(gate))
+        weight, total = gate.sigmoid(), None
+        if node_multiplicity is not None and edge_multiplicity is not None:
+            weight = weight * edge_multiplicity.to(gate).unsqueeze(-1)
+            total = edge_multiplicity * node_multiplicity.index_select(0, edge_index[1])
+        message = self.propagate(edge_index, value=value, gate=weight, size=size)
+        nodes = F.silu(self.node_norm(skip + message, node_multiplicity))
+        edges = F.silu(self.edge_norm(gate, total))
         return (x + nodes, edge_attr + edges) if self.residual else (nodes, edges)
 
     def edge_update(self, source_j: Tensor, target_i: Tensor, edge: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
 """ALIGNN: atomistic line graph neural network."""
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.transforms import BaseTransform
+from torch_geometric.transforms import BaseTransform, Compose
 
 from torch_geometric_crystal.checks import check_argument, check_choice
 from torch_geometric_crystal.nn.batch_norm import BatchNorm
@@ -18,6 +18,7 @@ from torch_geometric_crystal.nn.models.element_features import element_features 
 from torch_geometric_crystal.nn.readout import LEVELS, TargetNormalization, pool_atoms
 from torch_geometric_crystal.ops.lattice import edge_vectors
 from torch_geometric_crystal.transforms.line_graph import LINE_GRAPH_INDEX, line_graph_pairs, pair_cosines
+from torch_geometric_crystal.transforms.merge_equivalent import ATOM_MULTIPLICITY, MULTIPLICITIES, MergeEquivalent
 
 
 class ALIGNN(nn.Module):
@@ -54,7 +55,8 @@ class ALIGNN(nn.Module):
     for the whole batch and on its device, since it is far larger than the graph: 12 neighbours make 144 angles an atom,
     at least. Where crystals come with the `line_graph_index` of
     :class:`~torch_geometric_crystal.transforms.LineGraph`, that one is used. Angles follow positions and cell, so
-    that gradients reach these.
+    that gradients reach these. Where atoms, edges and angles that look alike are merged
+    (``neighborhood(merge_tolerance=1e-4)``), the outputs are the same and the work is less.
 
     Args:
         num_targets (int, optional): Number of targets T. (default: :obj:`1`)
@@ -113,9 +115,9 @@ class ALIGNN(nn.Module):
         self.level = level
 
         self.register_buffer("element_features", torch.from_numpy(tabulated_features()).to(torch.get_default_dtype()))
-        self.atom_embedding = _mlp(NUM_ELEMENT_FEATURES, channels)
-        self.edge_embedding = _mlp(num_edge_gaussians, embedding_channels, channels)
-        self.angle_embedding = _mlp(num_angle_gaussians, embedding_channels, channels)
+        self.atom_embedding = _MLP(NUM_ELEMENT_FEATURES, channels)
+        self.edge_embedding = _MLP(num_edge_gaussians, embedding_channels, channels)
+        self.angle_embedding = _MLP(num_angle_gaussians, embedding_channels, channels)
         self.graph_convs = nn.ModuleList(EdgeGatedConv(channels, channels) for _ in range(num_alignn_layers))
         self.line_graph_convs = nn.ModuleList(EdgeGatedConv(channels, channels) for _ in range(num_alignn_layers))
         self.gcn_convs = nn.ModuleList(EdgeGatedConv(channels, channels) for _ in range(num_gcn_layers))
@@ -143,8 +145,18 @@ class ALIGNN(nn.Module):
             "level": self.level,
         }
 
-    def neighborhood(self, **kwargs: Any) -> BaseTransform:
-        """Return the transform that makes the graph this model needs; `kwargs` override its arguments."""
+    def neighborhood(self, merge_tolerance: float | None = None, **kwargs: Any) -> BaseTransform:
+        """Return the transform that makes the graph this model needs.
+
+        Args:
+            merge_tolerance: with a number, one atom, edge and angle of each kind is kept, see
+                :class:`~torch_geometric_crystal.transforms.MergeEquivalent`: the same outputs and gradients of the
+                weights, faster. Not for targets of atoms, forces and stress. None keeps all.
+            **kwargs: override arguments of :class:`~torch_geometric_crystal.transforms.PeriodicKNNGraph`.
+
+        Raises:
+            ValueError: if atoms are to be merged that have targets.
+        """
         from torch_geometric_crystal.transforms.periodic_knn_graph import PeriodicKNNGraph
 
         arguments: dict[str, Any] = {
@@ -154,7 +166,11 @@ class ALIGNN(nn.Module):
             "shortage": "grow",
             "mutual": True,
         }
-        return PeriodicKNNGraph(**arguments | kwargs)
+        graph = PeriodicKNNGraph(**arguments | kwargs)
+        if merge_tolerance is None:
+            return graph
+        check_argument(self.level == "crystal", "merge_tolerance", "None at the level of atoms", merge_tolerance)
+        return Compose([graph, MergeEquivalent(merge_tolerance)])
 
     def forward(self, data: Data, return_embedding: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Predict the targets of each crystal of a batch, or of a single crystal.
@@ -162,25 +178,24 @@ class ALIGNN(nn.Module):
         Raises:
             ValueError: if the crystals have no graph, or one with an edge from an atom to itself in the same place.
         """
-        fields = ("edge_index", "edge_shift", "edge_dist")
-        if any(field not in data for field in fields):
-            raise ValueError(
-                f"data: expected crystals with a graph ({', '.join(fields)}). Apply model.neighborhood() first"
-            )
+        _check_graph(data)
         dtype = self.out.weight.dtype
-        edge_index = data.edge_index
-        x = self.atom_embedding(F.embedding(data.z - 1, self.element_features))
-        y = self.edge_embedding(_gaussians(edge_distances(data).to(dtype), 0.0, self.cutoff, self.num_edge_gaussians))
+        edge_index, counts = data.edge_index, _multiplicities(data)
+        x = self.atom_embedding(F.embedding(data.z - 1, self.element_features), counts.atoms)
+        distance = data.edge_dist if counts.merged else edge_distances(data)
+        y = self.edge_embedding(_gaussians(distance.to(dtype), 0.0, self.cutoff, self.num_edge_gaussians), counts.edges)
         if self.num_alignn_layers > 0:
-            pairs, cosine = _line_graph(data)
-            z = self.angle_embedding(_gaussians(cosine.to(dtype), -1.0, 1.0, self.num_angle_gaussians))
+            pairs, cosine = (data[LINE_GRAPH_INDEX], data.line_graph_cosine) if counts.merged else _line_graph(data)
+            cosine = _gaussians(cosine.to(dtype), -1.0, 1.0, self.num_angle_gaussians)
+            z = self.angle_embedding(cosine, counts.pairs)
             for graph_conv, line_graph_conv in zip(self.graph_convs, self.line_graph_convs, strict=True):
-                x, y = graph_conv(x, edge_index, y)
-                y, z = line_graph_conv(y, pairs, z)
+                x, y = graph_conv(x, edge_index, y, counts.atoms, counts.edges_of_atom)
+                y, z = line_graph_conv(y, pairs, z, counts.edges, counts.pairs_of_edge)
         for conv in self.gcn_convs:
-            x, y = conv(x, edge_index, y)
+            x, y = conv(x, edge_index, y, counts.atoms, counts.edges_of_atom)
         if self.level == "crystal":
-            x = pool_atoms(x, data.batch, data.num_graphs if data.batch is not None else 1, ptr=data.get("ptr"))
+            number = data.num_graphs if data.batch is not None else 1
+            x = pool_atoms(x, data.batch, number, ptr=data.get("ptr"), multiplicity=counts.atoms)
         out = self.normalization(self.out(x))
         return (out, x) if return_embedding else out
 
@@ -189,12 +204,58 @@ class ALIGNN(nn.Module):
         return f"{self.__class__.__name__}({settings})"
 
 
-def _mlp(*sizes: int) -> nn.Sequential:
+class _MLP(nn.Sequential):
     """Linear map, batch norm and SiLU from each size to the next."""
-    layers: list[nn.Module] = []
-    for size, next_size in itertools.pairwise(sizes):
-        layers += [nn.Linear(size, next_size), BatchNorm(next_size), nn.SiLU()]
-    return nn.Sequential(*layers)
+
+    def __init__(self, *sizes: int):
+        layers: list[nn.Module] = []
+        for size, next_size in itertools.pairwise(sizes):
+            layers += [nn.Linear(size, next_size), BatchNorm(next_size), nn.SiLU()]
+        super().__init__(*layers)
+
+    def forward(self, x: Tensor, multiplicity: Tensor | None = None) -> Tensor:
+        for layer in self:
+            x = layer(x, multiplicity) if isinstance(layer, BatchNorm) else layer(x)
+        return x
+
+
+class _Multiplicities(NamedTuple):
+    """How many atoms, edges and pairs each one stands for: in all, and at the same target. None: each for itself."""
+
+    atoms: Tensor | None = None
+    edges: Tensor | None = None
+    pairs: Tensor | None = None
+    edges_of_atom: Tensor | None = None
+    pairs_of_edge: Tensor | None = None
+
+    @property
+    def merged(self) -> bool:
+        """Whether there are any."""
+        return self.atoms is not None
+
+
+def _multiplicities(data: Data) -> _Multiplicities:
+    if ATOM_MULTIPLICITY not in data:
+        return _Multiplicities()
+    atoms, edges_of_atom, pairs_of_edge = (data[name] for name in MULTIPLICITIES)
+    edges = edges_of_atom * atoms.index_select(0, data.edge_index[1])
+    pairs = pairs_of_edge * edges.index_select(0, data[LINE_GRAPH_INDEX][1])
+    return _Multiplicities(atoms, edges, pairs, edges_of_atom, pairs_of_edge)
+
+
+def _check_graph(data: Data) -> None:
+    """Raise ``ValueError`` for crystals without a graph, or with merged atoms where positions ask for gradients."""
+    merged = ATOM_MULTIPLICITY in data
+    fields = ("edge_index", "edge_dist") if merged else ("edge_index", "edge_shift", "edge_dist")
+    if any(field not in data for field in fields):
+        raise ValueError(
+            f"data: expected crystals with a graph ({', '.join(fields)}). Apply model.neighborhood() first"
+        )
+    if merged and (data.pos.requires_grad or data.cell.requires_grad):
+        raise ValueError(
+            "data: expected every atom where gradients to positions or cell are asked for, received merged ones. "
+            "Apply model.neighborhood(merge_tolerance=None)"
+        )
 
 
 def _gaussians(values: Tensor, first: float, last: float, number: int) -> Tensor:

@@ -1,0 +1,90 @@
+"""Which atoms, edges and angles of a crystal no invariant message passing can tell apart."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torch_geometric_crystal.ops.lattice import FloatArray, IntArray
+
+_HASH_SEED = 0
+
+
+class Colors(NamedTuple):
+    """The colour of each atom (N,), edge (E,) and pair of edges (P,), numbered from 0."""
+
+    atoms: IntArray
+    edges: IntArray
+    pairs: IntArray
+
+
+def refine_colors(
+    atoms: IntArray, edges: IntArray, pairs: IntArray, edge_index: IntArray, line_graph_index: IntArray
+) -> Colors:
+    """Split given colours until atoms (edges, pairs) of one colour have alike neighbours: colour refinement.
+
+    A pair's colour is then made of its own first one and those of its edges, an edge's of its own, those of its two
+    atoms and those of all pairs that end in it, an atom's of its own and those of all edges that end in it. This is the
+    coarsest such partition. Atoms that a symmetry of the crystal maps to each other have one colour, and so may others.
+
+    Args:
+        atoms: first colour of each atom.
+        edges: first colour of each edge.
+        pairs: first colour of each pair.
+        edge_index: source and target of each edge, (2, E).
+        line_graph_index: first and second edge of each pair, (2, P).
+    """
+    (source, target), (first, second) = edge_index, line_graph_index
+    atoms, edges, own = _number(atoms), _number(edges), _number(pairs)
+    colors, number = Colors(atoms, edges, own), 0
+    while sum(_count(each) for each in colors) > number:
+        number = sum(_count(each) for each in colors)
+        pairs = _number(own, edges[first], edges[second])
+        edges = _number(edges, atoms[source], atoms[target], _bag(pairs, second, len(edges)))
+        atoms = _number(atoms, _bag(edges, target, len(atoms)))
+        colors = Colors(atoms, edges, pairs)
+    return colors
+
+
+def levels(values: FloatArray, tolerance: float) -> IntArray:
+    """Number values by size so that those of one number differ by `tolerance` at most.
+
+    Neighbouring values that differ by more always get different numbers. A run of values without such a gap that is
+    wider as a whole is cut, from its smallest value on.
+    """
+    if len(values) == 0:
+        return np.zeros(0, dtype=np.int64)
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.diff(ordered, prepend=-np.inf) > tolerance
+    begins = np.flatnonzero(starts)
+    ends = np.append(begins[1:], len(ordered))
+    for begin, end in zip(begins, ends, strict=True):
+        while ordered[end - 1] - ordered[begin] > tolerance:
+            begin += np.searchsorted(ordered[begin:end], ordered[begin] + tolerance, side="right")
+            starts[begin] = True
+    numbers = np.empty(len(values), dtype=np.int64)
+    numbers[order] = np.cumsum(starts) - 1
+    return numbers
+
+
+def _count(colors: IntArray) -> int:
+    return int(colors.max(initial=-1)) + 1
+
+
+def _number(*columns: IntArray) -> IntArray:
+    """Number the different rows of some columns from 0."""
+    numbers = columns[0]
+    for column in columns[1:]:
+        values, codes = np.unique(column, return_inverse=True)
+        _, numbers = np.unique(numbers * np.int64(len(values)) + codes, return_inverse=True)
+    return np.unique(numbers, return_inverse=True)[1] if len(columns) == 1 else numbers
+
+
+def _bag(colors: IntArray, index: IntArray, number: int) -> NDArray[np.int64]:
+    """For each of `number` places the bag of colours there: a random 64-bit number for each colour, summed."""
+    random = np.random.default_rng(_HASH_SEED)
+    codes = random.integers(-(2**63), 2**63, size=_count(colors), dtype=np.int64)
+    bags = np.zeros(number, dtype=np.int64)
+    np.add.at(bags, index, codes[colors])
+    return bags
