@@ -269,3 +269,14 @@ def test_graph_of_a_checkpoint_outlives_a_change_of_defaults(name, monkeypatch, 
     assert repr(model.neighborhood(cutoff=5.0)) != expected
     loaded = load_model(tmp_path / "model.ckpt")
     assert repr(loaded.neighborhood(**loaded.card.neighborhood)) == expected
+
+
+def test_merging_of_a_checkpoint_is_kept_with_the_arguments_of_its_graph(tmp_path):
+    sizes = {"channels": 8, "embedding_channels": 4, "num_alignn_layers": 1, "num_gcn_layers": 1}
+    graph = {"merge_tolerance": 1e-3, "cutoff": 5.0}
+    config = RunConfig(data="flla_2015", targets=("y",), model="alignn", model_options=sizes, neighborhood=graph)
+    model = build_run_model(config, ["y"], [""])
+    save_checkpoint(tmp_path / "model.ckpt", model.card, model.state_dict())
+    loaded = load_model(tmp_path / "model.ckpt")
+    assert loaded.card.neighborhood.items() >= (graph | {"ties": "shell", "mutual": True}).items()
+    assert repr(loaded.neighborhood(**loaded.card.neighborhood)) == repr(model.neighborhood(**graph))

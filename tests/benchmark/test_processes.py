@@ -27,13 +27,13 @@ OPTIONS = {
 }
 
 
-def make_config(model, devices=1, precision="64", **recipe):
+def make_config(model, devices=1, precision="64", graph=None, **recipe):
     settings = {"preset": model, "epochs": 3, "batch_size": 3, "averaging_epochs": 1} | recipe
     return RunConfig.from_dict(
         {
             "model": model,
             "model_options": OPTIONS[model],
-            "neighborhood": {"tol": 1e-2} if model == "crystalformer" else {},
+            "neighborhood": ({"tol": 1e-2} if model == "crystalformer" else {}) | (graph or {}),
             "device": "cpu",
             "devices": devices,
             "precision": precision,
@@ -70,6 +70,7 @@ def assert_same_run(first, second, tolerance):
         ("cgcnn", "32", 1e-5, {}),
         # AdamW and weight decay of a parameter without gradient; biases in front of a batch norm have rounding alone.
         ("alignn", "64", 1e-8, {"weight_decay": 0.1, "lr": 1e-4}),
+        ("alignn", "64", 1e-8, {"graph": {"merge_tolerance": 1e-4}, "lr": 1e-4}),
     ],
 )
 def test_two_processes_train_as_one_does(tmp_path, model, precision, tolerance, recipe):
@@ -174,6 +175,27 @@ def test_batch_norm_over_processes_is_that_of_all_their_rows(monkeypatch):
     torch.testing.assert_close(together.running_mean, alone.running_mean)
     torch.testing.assert_close(together.running_var, alone.running_var)
     assert together.num_batches_tracked == 1
+
+
+def test_weighted_batch_norm_over_processes_is_that_of_all_their_rows(monkeypatch):
+    from torch_geometric_crystal.nn import batch_norm
+
+    torch.manual_seed(0)
+    norm, count = BatchNorm(3).double(), torch.tensor([1, 3, 2])
+    alone = BatchNorm(3).double()
+    rows = torch.randn(3, 3, dtype=torch.float64)
+    twice, factor = torch.cat([rows, rows]).requires_grad_(), torch.randn(3, 3, dtype=torch.float64)
+    expected = alone(twice, torch.cat([count, count]))
+    (expected * torch.cat([factor, factor])).sum().backward()
+    monkeypatch.setattr(batch_norm, "_processes", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(2))  # the other has the same rows
+    first = rows.clone().requires_grad_()
+    out = norm(first, count)
+    (out * factor).sum().backward()
+    torch.testing.assert_close(out, expected[:3])
+    torch.testing.assert_close(first.grad, twice.grad[:3])
+    torch.testing.assert_close(2 * norm.weight.grad, alone.weight.grad)  # each process has the gradient of its rows
+    torch.testing.assert_close(norm.running_var, alone.running_var)
 
 
 def test_batch_norm_over_processes_of_a_single_row_in_all_uses_the_running_statistics(monkeypatch):

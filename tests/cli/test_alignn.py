@@ -65,3 +65,19 @@ def test_a_setting_that_is_a_switch_can_be_turned_on(run, cif_folder, tmp_path):
 
 def test_info_lists_the_model(run):
     assert "alignn" in run("info").out
+
+
+def test_merged_graphs_train_and_predict_as_whole_ones(run, cif_folder, tmp_path):
+    flags = ["--epochs", "2", "--batch-size", "6", "--device", "cpu", "--precision", "64", *OPTIONS]
+    predictions = []
+    for name, graph in (("whole", []), ("merged", ["--graph-option", "merge_tolerance=1e-6"])):
+        folder = tmp_path / name
+        result = run("train", "--data", cif_folder, "--model", "alignn", "--output", folder, *flags, *graph)
+        assert result.code == 0, result.err
+        result = run("predict", "-c", folder, cif_folder, "-o", tmp_path / f"{name}.csv", "--device", "cpu")
+        assert result.code == 0, result.err
+        with (tmp_path / f"{name}.csv").open(newline="") as file:
+            predictions.append([float(row["prediction"]) for row in csv.DictReader(file)])
+    assert predictions[1] == pytest.approx(predictions[0], rel=1e-4)
+    settings = yaml.safe_load((tmp_path / "merged" / "config.yaml").read_text())
+    assert settings["neighborhood"] == {"merge_tolerance": 1e-6}

@@ -160,3 +160,16 @@ def test_wrong_targets_and_files_are_named_in_one_line(run, tmp_path, jarvis_fil
     assert result.code == 2
     assert result.err.count("\n") == 1
     assert message in result.err
+
+
+def test_graphs_of_a_benchmark_can_be_chosen(run, tmp_path, data_dir):
+    sizes = ["--model-option", "embedding_channels=4", "--model-option", "num_alignn_layers=1"]
+    command = ["benchmark", "matbench", "--data-dir", data_dir, "--fold", "0", "--model", "alignn", *SMALL, *sizes]
+    result = run(*command, "--graph-option", "merge_tolerance=1e-4", "--output", tmp_path / "out")
+    assert result.code == 0, result.err
+    settings = (tmp_path / "out/alignn/matbench_phonons/settings.yaml").read_text()
+    assert "merge_tolerance: 0.0001" in settings
+    result = run(*command, "--graph-option", "no_such=1", "--output", tmp_path / "other")
+    assert result.code != 0
+    assert "neighborhood of alignn" in result.err
+    assert "no_such" in result.err

@@ -71,6 +71,15 @@ def test_settings_are_parsed_as_yaml():
     assert settings == {"a": 2, "b": "real", "c": True, "d": [1, 2], "e": 1.5}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("2E5", 2e5), ("-1e+2", -100.0), ("e-3", "e-3"), ("1e", "1e")]
+)
+def test_numbers_with_an_exponent_need_no_point(text, value):
+    (parsed,) = parse_settings([f"tol={text}"], "--graph-option").values()
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
 @pytest.mark.parametrize("text", ["a", "=3", "a=[1"])
 def test_malformed_settings_are_named(text):
     with pytest.raises(ValueError, match="--model-option"):
