@@ -18,6 +18,7 @@ from torch_geometric_crystal.benchmark.checkpoint import ModelCard
 from torch_geometric_crystal.benchmark.objectives import make_objective
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument
 from torch_geometric_crystal.data.elements import MAX_ATOMIC_NUMBER, SYMBOLS
+from torch_geometric_crystal.datasets.graph_store import OnDiskCrystals
 
 CHUNK = 512
 """Files whose graphs are in memory at a time."""
@@ -128,13 +129,19 @@ def predict(
         if on_batch is not None:
             on_batch(batch.num_graphs)
     return Predictions(
-        ids=[str(crystal.get("structure_id", index)) for index, crystal in enumerate(crystals)],
+        ids=_names(crystals),
         prediction=torch.cat(columns["prediction"]),
         target=torch.cat(columns["target"]),
         truncation_bound=torch.cat(columns["bound"]),
         embedding=torch.cat(columns["embedding"]) if embedding else None,
         atoms=[crystal.z.cpu().clone() for crystal in crystals] if card is not None and card.level == "atom" else None,
     )
+
+
+def _names(crystals: Sequence[Data]) -> list[str]:
+    if isinstance(crystals, OnDiskCrystals):
+        return crystals.structure_ids
+    return [str(crystal.get("structure_id", index)) for index, crystal in enumerate(crystals)]
 
 
 def _unknown(prediction: Tensor, card: ModelCard | None) -> Tensor:

@@ -3,6 +3,7 @@
 from torch_geometric_crystal.datasets.atomic_write import atomic_write
 from torch_geometric_crystal.datasets.bundled import BundledDataset, CorruptFileError, split_by_hash
 from torch_geometric_crystal.datasets.cache import CacheWarning
+from torch_geometric_crystal.datasets.cached_graph_store import cached_graph_store
 from torch_geometric_crystal.datasets.carbon_24 import Carbon24
 from torch_geometric_crystal.datasets.compact_store import CompactStore, write_compact_store
 from torch_geometric_crystal.datasets.convert import Conversion, convert
@@ -40,6 +41,7 @@ __all__ = [
     "StructureListSource",
     "StructureWarning",
     "atomic_write",
+    "cached_graph_store",
     "convert",
     "open_source",
     "read_structures",

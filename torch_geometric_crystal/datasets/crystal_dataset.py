@@ -1,13 +1,11 @@
 """Crystals from any source as a PyG in-memory data set, processed once."""
 
-import errno
 import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from torch_geometric.data import InMemoryDataset
 
@@ -18,6 +16,7 @@ from torch_geometric_crystal.datasets.cache import (
     CACHE_FORMAT,
     CachedDataset,
     CacheWarning,
+    acquire_lock,
     cache_path,
     default_cache_folder,
     read_cache,
@@ -29,7 +28,6 @@ from torch_geometric_crystal.datasets.processing import Processed, Recipe, Struc
 from torch_geometric_crystal.datasets.readers.structure_file import pymatgen_version
 from torch_geometric_crystal.datasets.source import Source, refuse_repeated_ids
 
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
 _SHOWN = 3  # structures named in a summary
 
 
@@ -134,7 +132,7 @@ class CrystalDataset(InMemoryDataset):
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             # A worker that imports its parent's script runs this line again while the parent waits for the worker.
             raise RuntimeError("put the script's work under if __name__ == '__main__':, or pass num_workers=0")
-        lock = _acquire(path)
+        lock = acquire_lock(path)
         try:
             if lock is not None:
                 remove_leftovers(path)
@@ -163,30 +161,6 @@ class CrystalDataset(InMemoryDataset):
             write_collated(path, key, cached)
         except (OSError, TypeError) as error:
             warnings.warn(f"the cache {path} was not written ({error})", CacheWarning, stacklevel=5)
-
-
-def _acquire(path: Path) -> filelock.BaseFileLock | None:
-    """The lock of one cache file, held until the process ends at the latest; None where files cannot be locked.
-
-    Without it all is right still, since the cache file appears whole by renaming: only work is done twice.
-
-    Warns:
-        CacheWarning: if the file system does not lock files. (Of a folder that cannot be written, the writing tells.)
-    """
-    lock = filelock.FileLock(f"{path}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        if getattr(error, "errno", None) not in _NOT_WRITABLE:
-            warnings.warn(
-                f"files in {path.parent} cannot be locked ({error}): processes that start at once each make the cache. "
-                "Start one first, or give a root on a local disk",
-                CacheWarning,
-                stacklevel=5,
-            )
-        return None
-    return lock
 
 
 def _report(processed: Processed, source: Source) -> None:

@@ -20,7 +20,7 @@ from torch_geometric_crystal.datasets.fingerprint import hash_file, hash_text
 from torch_geometric_crystal.datasets.graph_store import INDEX_NAME, STORE_FORMAT, transform_key
 from torch_geometric_crystal.datasets.open_source import open_source
 from torch_geometric_crystal.datasets.processing import Outcome, Recipe, outcomes
-from torch_geometric_crystal.datasets.source import Entry, refuse_repeated_ids
+from torch_geometric_crystal.datasets.source import Entry, Source, refuse_repeated_ids
 
 SHARD_SIZE = 1000
 """Crystals in a shard: some ten to hundred MB with their graphs."""
@@ -62,8 +62,7 @@ def write_graph_store(
     check_choice("on_error", on_error, ("raise", "skip"))
     check_argument(shard_size >= 1, "shard_size", "at least 1", shard_size)
     opened = open_source(source, target)
-    settings = (transform_key(transform), str(dtype), str(shard_size), __version__, STORE_FORMAT)
-    key = hash_text(opened.fingerprint(), repr(opened.target_names), *settings)
+    key = graph_store_key(opened, transform, dtype, shard_size)
     folder = Path(path).expanduser()
     _check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +78,7 @@ def write_graph_store(
             "format": STORE_FORMAT,
             "version": __version__,
             "key": key,
-            "transform_key": settings[0],
+            "transform_key": transform_key(transform),
             "graph": repr(transform),
             "class": next(shard["class"] for shard in shards if shard["count"]),
             "target_names": list(opened.target_names),
@@ -90,6 +89,14 @@ def write_graph_store(
             sidecar.unlink()
     errors = [(name, f"{fault}. {remedy}") for shard in shards for name, fault, remedy in shard["faults"]]
     return Conversion(number, opened.target_names, errors, [note for shard in shards for note in shard["notes"]])
+
+
+def graph_store_key(
+    source: Source, transform: Callable | None, dtype: torch.dtype = torch.float32, shard_size: int = SHARD_SIZE
+) -> str:
+    """Hash of all that a store's content depends on."""
+    settings = (transform_key(transform), str(dtype), str(shard_size), __version__, STORE_FORMAT)
+    return hash_text(source.fingerprint(), repr(source.target_names), *settings)
 
 
 class _Work:

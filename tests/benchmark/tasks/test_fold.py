@@ -1,11 +1,14 @@
 import csv
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+import torch
 
 from torch_geometric_crystal.benchmark.tasks import fold, fold_crystals, load_task, read_records, run_fold
 from torch_geometric_crystal.benchmark.tasks.record import read_record
+from torch_geometric_crystal.datasets import OnDiskCrystals
 
 
 def test_test_part_has_no_targets_and_is_disjoint(tiny_task, tiny_config):
@@ -26,6 +29,30 @@ def test_graphs_are_made_once_for_all_folds(tiny_task, tiny_config, monkeypatch)
     fold_crystals(tiny_task, 0, tiny_config())
     monkeypatch.setattr(crystal_dataset, "process", None)
     fold_crystals(tiny_task, 1, tiny_config())
+
+
+def test_a_large_task_is_read_from_the_disk(tiny_task, tiny_config, monkeypatch):
+    expected = fold_crystals(tiny_task, 0, tiny_config())
+    monkeypatch.setattr(fold, "ON_DISK_FROM", 30)
+    crystals = fold_crystals(tiny_task, 0, tiny_config())
+    assert all(isinstance(part, OnDiskCrystals) for part in crystals.parts.values())
+    assert all(crystal.get("y") is None for crystal in crystals.parts["test"])
+    for part, kept in expected.parts.items():
+        for first, second in zip(crystals.parts[part], kept, strict=True):
+            assert first.to_dict().keys() == second.to_dict().keys()
+            assert all(torch.equal(first[k], v) for k, v in second.to_dict().items() if isinstance(v, torch.Tensor))
+            assert first.structure_id == second.structure_id
+
+
+@pytest.mark.parametrize("model", ["cgcnn", "crystalformer"])
+def test_a_fold_on_the_disk_has_the_result_of_one_in_memory(model, tiny_task, tiny_config, tmp_path, monkeypatch):
+    options = {"channels": 8} | ({"num_blocks": 1, "num_heads": 2, "num_basis": 8} if model == "crystalformer" else {})
+    config = dataclasses.replace(tiny_config(), model=model, model_options=options)
+    first = run_fold(tiny_task, 1, config, tmp_path / "memory").record
+    monkeypatch.setattr(fold, "ON_DISK_FROM", 30)
+    second = run_fold(tiny_task, 1, config, tmp_path / "disk").record
+    assert second.predictions == first.predictions
+    assert second.scores == first.scores
 
 
 def test_fold_is_trained_predicted_recorded_and_scored(tiny_task, tiny_config, tmp_path):

@@ -18,14 +18,17 @@ from torch_geometric_crystal.benchmark.evaluation import errors_of, write_evalua
 from torch_geometric_crystal.benchmark.prediction import Predictions, predict
 from torch_geometric_crystal.benchmark.recording import write_json
 from torch_geometric_crystal.benchmark.run import RunResult, train_and_evaluate
-from torch_geometric_crystal.benchmark.sources import CrystalParts
+from torch_geometric_crystal.benchmark.sources import PARTS, CrystalParts
 from torch_geometric_crystal.benchmark.tasks.record import FoldRecord, write_record
 from torch_geometric_crystal.benchmark.tasks.scoring import score_fold
 from torch_geometric_crystal.benchmark.tasks.task import Task, validation_rule
-from torch_geometric_crystal.datasets import CrystalDataset
+from torch_geometric_crystal.datasets import CrystalDataset, cached_graph_store
 
 CLASSES = ("False", "True")
 """Names of the classes 0 and 1 of a classification; the probability of the last one is recorded."""
+
+ON_DISK_FROM = 20_000
+"""Crystals from which on a task's graphs are read from the disk: those of 100,000 for Crystalformer take 20 GB."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ def run_fold(
 def fold_crystals(task: Task, fold: int, config: RunConfig, callbacks: Sequence[Callback] = ()) -> CrystalParts:
     """Return the crystals of one fold with the model's graphs; those of the test part have no targets.
 
-    The graphs of the whole task are made once and cached; the folds share them.
+    The graphs of the whole task are made once and cached; the folds share them. From `ON_DISK_FROM` crystals on they
+    stay on the disk.
 
     Args:
         task: what to load.
@@ -115,16 +119,24 @@ def fold_crystals(task: Task, fold: int, config: RunConfig, callbacks: Sequence[
         callback.on_message(f"opening the graphs of {task.name}")
     scout = build_model(config.model, config.model_options)
     transform: Callable[[Data], Data] = scout.neighborhood(**config.neighborhood)  # type: ignore[operator]
-    dataset = CrystalDataset(task.source, pre_transform=transform, pre_filter=has_target)
+    on_disk = len(task.ids) >= ON_DISK_FROM
+    dataset: Any = (
+        cached_graph_store(task.source, transform)
+        if on_disk
+        else CrystalDataset(task.source, pre_transform=transform, pre_filter=has_target)
+    )
     place = {structure_id: k for k, structure_id in enumerate(dataset.structure_ids)}
     missing = [name for name in task.ids if name not in place]
     if missing:
         raise ValueError(f"{task.source!r} has no usable structure {missing[0]!r} any more: get the data again")
-    parts = {
-        "train": [dataset[place[task.ids[k]]] for k in split.train],
-        "val": [dataset[place[task.ids[k]]] for k in split.val],
-        "test": [_without_target(dataset[place[task.ids[k]]]) for k in split.test],
-    }
+    chosen = {part: [place[task.ids[k]] for k in getattr(split, part)] for part in PARTS}
+    parts: dict[str, Any]
+    if on_disk:
+        parts = {part: dataset.index_select(indices) for part, indices in chosen.items()}
+        parts["test"].transform = _without_target
+    else:
+        parts = {part: [dataset[index] for index in indices] for part, indices in chosen.items()}
+        parts["test"] = [_without_target(crystal) for crystal in parts["test"]]
     classes = {} if task.kind == "regression" else {"classes": CLASSES}
     return CrystalParts(parts, (task.target,), (task.unit,), **classes)  # type: ignore[arg-type]
 
