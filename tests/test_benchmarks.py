@@ -77,6 +77,23 @@ def test_searches_that_disagree_have_no_times(run_quickly, monkeypatch):
         run_quickly("neighbor_search")
 
 
+def test_merged_graphs_are_smaller_and_give_the_same(run_quickly):
+    figures, _ = run_quickly("merged_graphs")
+    (row,) = figures["rows"]
+    assert row["data"] == "flla_2015"
+    assert row["angles_merged"] < row["angles"]
+    assert min(row["step_ratio"], row["inference_ratio"], row["graph_ms_merged"]) > 0
+    assert max(row["output_difference"], row["gradient_difference"]) < 1e-5
+
+
+def test_merged_graphs_that_give_something_else_have_no_times(run_quickly, monkeypatch):
+    from torch_geometric_crystal.transforms import MergeEquivalent
+
+    monkeypatch.setattr(MergeEquivalent, "_levels", lambda self, values: torch.zeros(len(values)).long().numpy())
+    with pytest.raises(RuntimeError, match="merged graphs give other results"):
+        run_quickly("merged_graphs")
+
+
 def test_costs_of_the_domains_are_measured_and_fitted(run_quickly):
     figures, _ = run_quickly("domain_cost", "--backend", "blocked", "--rounds", "3")
     assert all(row["real_ns"] > 0 and row["reciprocal_ns"] > 0 for row in figures["rows"])

@@ -4,7 +4,8 @@ import torch
 from torch_geometric.data import Batch
 
 from torch_geometric_crystal.data import make_crystal, to_structure
-from torch_geometric_crystal.datasets import MatbenchPhonons
+from torch_geometric_crystal.datasets import MatbenchPhonons, OnDiskCrystals, write_graph_store
+from torch_geometric_crystal.nn import ALIGNN
 from torch_geometric_crystal.testing import permute_atoms, rotate, small_crystals
 from torch_geometric_crystal.transforms import (
     InfiniteNeighborhood,
@@ -133,6 +134,34 @@ def test_edges_with_features_of_their_own_are_not_merged():
     alike = MERGE(data.clone())
     data.edge_attr[5] = 1.0
     assert sizes(alike)[1] == 4 < sizes(MERGE(data))[1]
+
+
+def test_a_line_graph_of_the_crystal_is_used():
+    one_way = LineGraph(backtracking=False)(GRAPH(rock_salt()))
+    data, both_ways = MERGE(one_way.clone()), merged(rock_salt())
+    edges = data.edge_multiplicity * data.atom_multiplicity[data.edge_index[1]]
+    pairs = data.line_graph_multiplicity * edges[data.line_graph_index[1]]
+    assert pairs.sum() == one_way.line_graph_index.size(1) < 8 * 18 * 18
+    assert sizes(data)[:2] == sizes(both_ways)[:2]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_crystal_stays_on_its_device():
+    data = MERGE(GRAPH(rock_salt()).to("cuda"))
+    assert {value.device.type for value in data.to_dict().values() if isinstance(value, torch.Tensor)} == {"cuda"}
+
+
+def test_a_store_keeps_merged_crystals(tmp_path):
+    transform = ALIGNN(channels=8).neighborhood(merge_tolerance=1e-4)
+    write_graph_store(small_crystals(), tmp_path / "store", transform, num_workers=0)
+    store = OnDiskCrystals(tmp_path / "store")
+    store.check_transform(ALIGNN(channels=8).neighborhood(merge_tolerance=1e-4))
+    for kept, crystal in zip(store, small_crystals(), strict=True):
+        expected = transform(crystal)
+        assert isinstance(kept, LineGraphData)
+        assert all(torch.equal(kept[k], v) for k, v in expected.to_dict().items() if isinstance(v, torch.Tensor))
+    with pytest.raises(ValueError, match="merge_tolerance"):
+        store.check_transform(ALIGNN(channels=8).neighborhood())
 
 
 def test_a_batch_counts_its_own_atoms_and_edges():

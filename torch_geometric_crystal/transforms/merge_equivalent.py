@@ -45,7 +45,8 @@ class MergeEquivalent(BaseTransform):
     al., 2019). Atoms start from their element and each field of atoms but `pos`, edges from their length and each field
     of edges but `edge_shift`, pairs from their cosine.
 
-    Sets, on a :class:`~torch_geometric_crystal.transforms.LineGraphData`,
+    The line graph is that of the crystal, else one is made. Sets, on a
+    :class:`~torch_geometric_crystal.transforms.LineGraphData`,
 
     * `atom_multiplicity` (n,): atoms of the crystal that each kept one stands for
     * `edge_multiplicity` (E,): edges to the same target that each kept one stands for
@@ -72,7 +73,8 @@ class MergeEquivalent(BaseTransform):
         """Return `data` with what is kept of its graph."""
         if "y" in data and data.y.size(0) != 1:
             raise ValueError("data: expected targets of the crystal, y (1, T): atoms with targets cannot be merged")
-        data = LineGraph()(data)
+        device = data.pos.device
+        data = (data if LINE_GRAPH_INDEX in data else LineGraph()(data)).to("cpu")
         atom_fields = [name for name in data.node_attrs() if name not in (*_CRYSTAL_FIELDS, *_GRAPH_FIELDS)]
         edge_fields = [name for name in data.edge_attrs() if name not in (*_CRYSTAL_FIELDS, *_GRAPH_FIELDS)]
         edge_index, pairs = data.edge_index.numpy(), data[LINE_GRAPH_INDEX].numpy()
@@ -93,11 +95,11 @@ class MergeEquivalent(BaseTransform):
         data.edge_index = torch.from_numpy(atoms.place[edge_index[:, edges.kept]])
         data[LINE_GRAPH_INDEX] = torch.from_numpy(edges.place[pairs[:, angles.kept]])
         data.line_graph_cosine = data.line_graph_cosine[torch.from_numpy(angles.kept)]
-        data[ATOM_MULTIPLICITY] = torch.from_numpy(atoms.count)
-        data[EDGE_MULTIPLICITY] = torch.from_numpy(edges.count)
-        data[LINE_GRAPH_MULTIPLICITY] = torch.from_numpy(angles.count)
+        data[ATOM_MULTIPLICITY] = torch.from_numpy(atoms.stands_for)
+        data[EDGE_MULTIPLICITY] = torch.from_numpy(edges.stands_for)
+        data[LINE_GRAPH_MULTIPLICITY] = torch.from_numpy(angles.stands_for)
         del data.edge_shift
-        return data
+        return data.to(device)
 
     def _levels(self, values: Tensor) -> IntArray:
         return levels(values.double().numpy(), self.merge_tolerance)
@@ -110,7 +112,7 @@ class _Kept(NamedTuple):
     """Which things are kept, in order, how many each of them stands for, and for every thing the place of its own."""
 
     kept: IntArray
-    count: IntArray
+    stands_for: IntArray
     place: IntArray
 
 
