@@ -1,11 +1,11 @@
-"""ALIGNN on graphs whose like atoms, edges and angles are merged, against the whole graphs.
+"""Crystalformer and ALIGNN on graphs whose like atoms (edges, angles) are merged, against the whole graphs.
 
 Crystals spread evenly over each bundled data set: how many atoms, edges and angles are kept, how long the graphs take,
 a training step and inference of the published model on both graphs in turn, and how far outputs and gradients in
 training mode, in float64, differ between the two (more than 1e-4 is refused).
 
     python benchmarks/merged_graphs.py
-    python benchmarks/merged_graphs.py --datasets matbench_phonons --number 64 --device cuda
+    python benchmarks/merged_graphs.py --models alignn --datasets matbench_phonons --number 64 --device cuda
 """
 
 import argparse
@@ -22,13 +22,14 @@ from command_line import digits, finish, option_parser, read_options, show
 from figures import dots, panels, save
 from provenance import machine
 from timing import measure, median_ratio
+from torch import nn
 from torch_geometric.data import Batch, Data
 from workloads import inference, training_step
 
 from torch_geometric_crystal.benchmark.allocator import keep_freed_memory
 from torch_geometric_crystal.benchmark.sources import bundled_datasets
-from torch_geometric_crystal.nn import ALIGNN
-from torch_geometric_crystal.transforms import LineGraph
+from torch_geometric_crystal.nn.models import MODELS
+from torch_geometric_crystal.transforms.line_graph import LINE_GRAPH_INDEX, LineGraph
 
 TOLERANCE = 1e-4
 """A, and of cosines: what is taken for the same."""
@@ -36,13 +37,17 @@ TOLERANCE = 1e-4
 LARGEST_DIFFERENCE = 1e-4
 """Of outputs and gradients, relative."""
 
-SMALL = {"channels": 16, "embedding_channels": 8, "num_alignn_layers": 1, "num_gcn_layers": 1}
+SMALL: dict[str, dict[str, Any]] = {
+    "crystalformer": {"channels": 16, "num_blocks": 1, "num_heads": 2, "num_basis": 8},
+    "alignn": {"channels": 16, "embedding_channels": 8, "num_alignn_layers": 1, "num_gcn_layers": 1},
+}
 
 
 def main() -> None:
     """Run from the command line."""
     parser = option_parser(__doc__)
     parser.add_argument("--datasets", nargs="+", choices=list(bundled_datasets()), default=list(bundled_datasets()))
+    parser.add_argument("--models", nargs="+", choices=list(SMALL), default=list(SMALL))
     parser.add_argument("--number", type=int, default=32, help="crystals of each data set (default: 32)")
     parser.add_argument("--rounds", type=int, default=3)
     options = read_options(parser)
@@ -51,16 +56,17 @@ def main() -> None:
     keep_freed_memory()
     rows = []
     for name in options.datasets:
-        rows.append(row(name, options))
-        show(rows[-1:])
+        for model in options.models:
+            rows.append(row(model, name, options))
+            show(rows[-1:])
     show(rows)
     finish("merged_graphs", options, {"tolerance": TOLERANCE, "rows": rows}, partial(_draw, rows, options.device))
 
 
-def row(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def row(model_name: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Sizes, times and differences on crystals of one data set."""
     torch.manual_seed(0)
-    model = ALIGNN(**SMALL if options.quick else {}).to(options.device)
+    model = MODELS[model_name](**SMALL[model_name] if options.quick else {}).to(options.device)
     crystals = spread(name, options.number)
     graphs, seconds = {}, {}
     for kind, tolerance in (("whole", None), ("merged", TOLERANCE)):
@@ -75,13 +81,9 @@ def row(name: str, options: argparse.Namespace) -> dict[str, Any]:
         {kind: training_step(model, model, b) for kind, b in batches.items()}, options.device, options.rounds
     )
     runs = measure({kind: inference(model, model, b) for kind, b in batches.items()}, options.device, options.rounds)
-    whole, merged = sizes([LineGraph()(data) for data in graphs["whole"]]), sizes(graphs["merged"])
-    found: dict[str, Any] = {"data": name, "crystals": len(crystals)}
-    found |= {
-        f"{what}_ratio": digits(a / b, 3)
-        for what, a, b in zip(("atoms", "edges", "angles"), whole, merged, strict=True)
-    }
-    found |= {"angles": whole[2], "angles_merged": merged[2]}
+    whole, merged = (sizes(found) for found in graphs.values())
+    found: dict[str, Any] = {"model": model_name, "data": name, "crystals": len(crystals), "atoms": whole["atoms"]}
+    found |= {f"{what}_ratio": digits(number / merged[what], 3) for what, number in whole.items()}
     for kind in graphs:
         found[f"step_ms_{kind}"] = digits(1e3 * steps[kind].median)
         found[f"inference_ms_{kind}"] = digits(1e3 * runs[kind].median)
@@ -101,14 +103,19 @@ def spread(name: str, number: int) -> list[Data]:
         return [dataset[index * len(dataset) // number].clone() for index in range(number)]
 
 
-def sizes(crystals: list[Data]) -> tuple[int, int, int]:
-    """Atoms, edges and angles."""
-    counts = [(data.num_nodes, data.num_edges, data.line_graph_index.size(1)) for data in crystals]
-    atoms, edges, angles = (sum(column) for column in zip(*counts, strict=True))
-    return atoms, edges, angles
+def sizes(crystals: list[Data]) -> dict[str, int]:
+    """Atoms and edges, and angles of graphs that have no edges of length 0, which have no direction."""
+    found = {
+        "atoms": sum(data.num_nodes for data in crystals),
+        "edges": sum(data.num_edges for data in crystals),
+    }
+    if all(bool((data.edge_dist > 0.0).all()) for data in crystals):
+        angles = [data if LINE_GRAPH_INDEX in data else LineGraph()(data.clone()) for data in crystals]
+        found["angles"] = sum(data[LINE_GRAPH_INDEX].size(1) for data in angles)
+    return found
 
 
-def compare_training(model: ALIGNN, batches: dict[str, Data]) -> Any:
+def compare_training(model: nn.Module, batches: dict[str, Data]) -> Any:
     """Difference of outputs and of gradients in training mode, batch norm included, in float64."""
     results = []
     for batch in batches.values():
@@ -121,15 +128,17 @@ def compare_training(model: ALIGNN, batches: dict[str, Data]) -> Any:
 
 
 def _draw(rows: list[dict[str, Any]], device: str, path: Path) -> None:
-    figure, axes = panels(2, f"ALIGNN on whole and merged graphs, {machine(device)}", width=5.5)
-    names = [row["data"] for row in rows]
-    dots(axes[0], names, {kind: [row[f"step_ms_{kind}"] for row in rows] for kind in ("whole", "merged")}, "step, ms")
-    dots(
-        axes[1],
-        names,
-        {what: [row[f"{what}_ratio"] for row in rows] for what in ("atoms", "edges", "angles", "step")},
-        "whole / merged",
-    )
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    figure, axes = panels(len(models), f"Whole graphs against merged ones, {machine(device)}", width=5.5)
+    for panel, model in zip(axes, models, strict=True):
+        own = [row for row in rows if row["model"] == model]
+        series = {
+            what: [row.get(f"{what}_ratio") for row in own]
+            for what in ("atoms", "edges", "angles", "step", "inference")
+            if f"{what}_ratio" in own[0]
+        }
+        dots(panel, [row["data"] for row in own], series, "whole / merged")
+        panel.set_title(model, fontsize=9)
     save(figure, path)
 
 

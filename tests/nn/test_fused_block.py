@@ -247,3 +247,13 @@ def test_gradients_of_very_many_like_atoms_do_not_lose_digits():
     for (name, _), one, other in zip(block.named_parameters(), found, expected, strict=True):
         if other.norm() > 1e-6 * number:  # with one neighbour, itself, the softmax has no gradient
             assert (one - other).norm() / other.norm() < 2e-5, name
+
+
+def test_a_model_cast_to_float_runs_as_before():
+    """`Module.float` casts the decay's statistics, too, which the kernels take in double precision."""
+    torch.manual_seed(0)
+    model = Crystalformer(channels=16, num_blocks=1, num_heads=4, num_basis=8).train()
+    batch = Batch.from_data_list([model.neighborhood(tol=1e-2)(data) for data in small_crystals()])
+    model(batch)
+    expected = model(batch)
+    assert_close_relative(model.float()(batch), expected, 1e-6)

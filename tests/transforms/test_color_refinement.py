@@ -18,6 +18,8 @@ def test_values_of_one_level_differ_by_the_tolerance_at_most(values, tolerance):
     for number in set(numbers.tolist()):
         assert np.ptp(values[numbers == number]) <= tolerance
     order = np.argsort(values, kind="stable")
+    for value in values:
+        assert len(set(numbers[values == value].tolist())) == 1
     steps, jumps = np.diff(numbers[order]), np.diff(values[order]) > tolerance
     assert set(steps.tolist()) <= {0, 1}
     assert (steps[jumps] == 1).all()
@@ -27,9 +29,11 @@ def test_values_near_each_other_are_one_level():
     assert levels(np.array([2.5, 1.00001, 1.0, 2.50002, 1.00002]), 1e-4).tolist() == [1, 0, 0, 1, 0]
 
 
-def test_a_long_run_of_near_values_is_cut():
-    numbers = levels(np.arange(0.0, 1.0, 0.01), 0.095)
-    assert np.bincount(numbers).tolist() == [10] * 10
+def test_a_run_that_is_too_wide_is_cut_at_its_gaps():
+    values = np.array([0.0, 1e-9, 0.06, 0.06 + 1e-9, 0.1, 0.16, 0.16 + 1e-9, 0.16 + 2e-9])
+    assert levels(values, 0.095).tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
+    evenly = levels(np.arange(0.0, 1.0, 0.01), 0.095)
+    assert len(set(evenly.tolist())) == 100  # nothing says where, so nothing is merged
 
 
 def chain(number):

@@ -190,7 +190,7 @@ def _energy_target(model: nn.Module, target: str | None) -> tuple[int, str]:
 def _moving_graph(model: nn.Module, tol: float | None) -> InfiniteNeighborhood:
     """The transform that makes a crystal's first graph."""
     card: Any = getattr(model, "card", None)
-    settings = dict(card.neighborhood) if card is not None else {}
+    settings = {name: value for name, value in card.neighborhood.items() if name != "merge_tolerance"} if card else {}
     if tol is not None:
         settings = {name: value for name, value in settings.items() if name != "cutoff"} | {"tol": tol}
     try:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.benchmark.batching import crystal_loader
-from torch_geometric_crystal.benchmark.checkpoint import ModelCard
+from torch_geometric_crystal.benchmark.checkpoint import ModelCard, transform_settings
 from torch_geometric_crystal.benchmark.objectives import make_objective
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument
 from torch_geometric_crystal.data.elements import MAX_ATOMIC_NUMBER, SYMBOLS
@@ -238,8 +238,8 @@ def make_graphs(
 
 def tolerance_of(model: nn.Module) -> float | None:
     """Return the dropped share that the model's graphs were made to tolerate; None if their cutoff has no tolerance."""
-    transform = make_transform(model)
-    return None if getattr(transform, "cutoff", None) is not None else getattr(transform, "tol", None)
+    settings = transform_settings(make_transform(model))
+    return None if settings.get("cutoff") is not None else settings.get("tol")
 
 
 def make_transform(model: nn.Module) -> Callable[[Data], Data]:

@@ -145,14 +145,14 @@ def attention_maps(
 
 
 def image_graph(model: nn.Module) -> Callable[[Data], Data]:
-    """The transform of the model's graphs, with edges also where ``domain="auto"`` would leave them out.
+    """The transform of the model's graphs, but with all atoms, and edges where ``domain="auto"`` would leave them out.
 
     Raises:
         TypeError: if the model is no Crystalformer.
     """
     model = _check_model(model)
     card = getattr(model, "card", None)
-    settings = dict(card.neighborhood) if card is not None else {}
+    settings = (dict(card.neighborhood) if card is not None else {}) | {"merge_tolerance": None}
     return model.neighborhood(**settings | ({"domain": "all"} if "auto" in model.domains else {}))
 
 
@@ -162,9 +162,11 @@ def attention_map(model: nn.Module, data: Data) -> AttentionMap:
 
     Raises:
         TypeError: if the model is no Crystalformer.
-        ValueError: if the model is in training mode, the graph is missing, or it does not know an element.
+        ValueError: if the model is in training mode, the graph is missing or has merged atoms, or the model does not
+            know an element.
     """
     model = _check_model(model)
+    check_argument("atom_multiplicity" not in data, "data", "all atoms of the crystal", "merged ones")
     data = data.to(model.embedding.weight.device)
     graph = model.gather(data)
     order, target, source, dist = _edges(model, data)

@@ -33,6 +33,7 @@ class CrystalGraph(NamedTuple):
         blocks: the edges as the blocked backend takes them, prepared once for all layers.
         waves: the waves in reciprocal space.
         stream: what takes the place of `neighborhood` in crystals too large to keep their edges.
+        multiplicity: number of atoms that each one stands for, shape (N,); None where all atoms are there.
     """
 
     z: Tensor
@@ -42,6 +43,7 @@ class CrystalGraph(NamedTuple):
     blocks: list[RowBlock] | None
     waves: WaveVectors | None
     stream: EdgeStream | None = None
+    multiplicity: Tensor | None = None
 
     @property
     def edges(self) -> Neighborhood | EdgeStream | None:
@@ -60,8 +62,11 @@ def gather_crystal_graph(
     """Read the graph of one crystal or a batch. Where positions or cells ask for gradients, distances follow them.
 
     Raises:
-        ValueError: if the fields that the transform writes are missing.
+        ValueError: if the fields that the transform writes are missing, or positions of merged atoms ask for gradients.
     """
+    multiplicity = data.get("atom_multiplicity")
+    if multiplicity is not None:
+        refuse_gradients(data)
     num_atoms = data.z.numel()
     batch = data.batch if data.batch is not None else torch.zeros_like(data.z)
     ptr = crystal_pointers(data)
@@ -80,7 +85,7 @@ def gather_crystal_graph(
         waves = gather_wave_vectors(
             data.pos.to(precise), data.cell.to(precise), data.wave_vector, data.num_wave_vectors.flatten(), ptr
         )
-    return CrystalGraph(data.z, batch, ptr, neighborhood, blocks, waves, stream)
+    return CrystalGraph(data.z, batch, ptr, neighborhood, blocks, waves, stream, multiplicity)
 
 
 def crystal_pointers(data: Data) -> Tensor:
@@ -97,6 +102,15 @@ def edge_distances(data: Data) -> Tensor:
     if not (data.pos is not None and (data.pos.requires_grad or data.cell.requires_grad)):
         return data.edge_dist
     return vector_lengths(edge_vectors(data.pos, data.cell, data.edge_index, data.edge_shift, data.batch))
+
+
+def refuse_gradients(data: Data) -> None:
+    """Raise ``ValueError`` where positions or cells of merged atoms ask for gradients."""
+    if any(field is not None and field.requires_grad for field in (data.pos, data.get("cell"))):
+        raise ValueError(
+            "data: expected every atom where gradients to positions or cell are asked for, received merged ones. "
+            "Apply model.neighborhood(merge_tolerance=None)"
+        )
 
 
 def _periodic_directions(data: Data) -> Tensor:

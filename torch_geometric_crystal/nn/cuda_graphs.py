@@ -217,7 +217,8 @@ def _autocast(device: torch.device) -> tuple[str, torch.dtype, bool]:
 
 
 def _tensors(graph: CrystalGraph) -> Iterator[Tensor]:
-    yield from (graph.z, graph.batch, graph.ptr, *(graph.neighborhood or ()), *(graph.waves or ()))
+    counts = () if graph.multiplicity is None else (graph.multiplicity,)
+    yield from (graph.z, graph.batch, graph.ptr, *(graph.neighborhood or ()), *(graph.waves or ()), *counts)
 
 
 def _with_tensors(graph: CrystalGraph, tensors: Sequence[Tensor]) -> CrystalGraph:
@@ -230,4 +231,5 @@ def _with_tensors(graph: CrystalGraph, tensors: Sequence[Tensor]) -> CrystalGrap
         neighborhood=None if edges is None else type(edges)(*(next(rest) for _ in edges)),
         blocks=None,
         waves=None if waves is None else type(waves)(*(next(rest) for _ in waves)),
+        multiplicity=None if graph.multiplicity is None else next(rest),
     )  # fmt: skip

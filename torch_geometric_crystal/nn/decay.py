@@ -33,7 +33,7 @@ class GaussianDecay(nn.Module):
         elu_beta (float, optional): :math:`\beta`. (default: :obj:`0.1`)
 
     Shapes:
-        - **input:** queries :math:`(N, H, d)`
+        - **input:** queries :math:`(N, H, d)`; for the statistics, how many atoms each row stands for :math:`(N,)`
         - **output:** :math:`\rho`, :math:`(N, H)`
     """
 
@@ -69,7 +69,7 @@ class GaussianDecay(nn.Module):
         super()._load_from_state_dict(*args)
         self.settled = False
 
-    def forward(self, query: Tensor) -> Tensor:
+    def forward(self, query: Tensor, multiplicity: Tensor | None = None) -> Tensor:
         """Return rho, in float32 where queries are of half precision.
 
         Raises:
@@ -79,7 +79,7 @@ class GaussianDecay(nn.Module):
         weight = self.weight.to(at_least_float32(self.weight.dtype))
         projected = (query * weight).sum(-1)
         if self.training and not self.settled:
-            self._take_statistics(projected)
+            self._take_statistics(projected, multiplicity)
         scale, shift = self.statistics.unbind()
         logit = (projected + shift) * scale
         slope = self.elu_beta
@@ -90,10 +90,11 @@ class GaussianDecay(nn.Module):
         return 1 + torch.ops.aten.elu(logit, alpha=room / slope, scale=slope, input_scale=slope / room)
 
     @torch.no_grad()
-    def _take_statistics(self, projected: Tensor) -> None:
+    def _take_statistics(self, projected: Tensor, multiplicity: Tensor | None) -> None:
         """Store the statistics if there are none yet and the batch has a spread, without a branch on either."""
         values = projected.detach().double()
-        moments = torch.stack([values.new_full((), values.numel()), values.sum(), values.square().sum()])
+        number = torch.ones_like(values) if multiplicity is None else multiplicity.unsqueeze(-1).expand_as(values)
+        moments = torch.stack([number.double().sum(), (number * values).sum(), (number * values.square()).sum()])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(moments)
         count, total, squares = moments.unbind()

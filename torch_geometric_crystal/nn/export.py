@@ -55,8 +55,9 @@ def export_inputs(model: Crystalformer, data: Data) -> dict[str, Tensor]:
     """The tensors of a batch, or of a single crystal, that an exported program takes, by name.
 
     Raises:
-        ValueError: if a field is missing.
+        ValueError: if a field is missing, or atoms are merged.
     """
+    check_argument("atom_multiplicity" not in data, "data", "all atoms of each crystal", "merged ones")
     fields = [
         *(REAL_FIELDS if model.has_real_heads else ()),
         *(RECIPROCAL_FIELDS if model.has_reciprocal_heads else ()),

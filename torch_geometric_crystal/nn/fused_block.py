@@ -65,7 +65,7 @@ def _settings_of(block: Any, neighborhood: Neighborhood) -> tuple[Any, ...]:
     basis = attention.basis
     num_basis, spacing = basis or NO_BASIS
     return (
-        attention.decay.statistics, neighborhood.dist, neighborhood.kernel_indices(),
+        attention.decay.statistics.double(), neighborhood.dist, neighborhood.kernel_indices(),
         attention.r0, attention.scale, attention.rho_min, attention.decay.elu_beta, num_basis, spacing,
     )  # fmt: skip
 

@@ -66,7 +66,7 @@ def pad_graph(graph: CrystalGraph, sizes: GraphSizes) -> CrystalGraph:
     check_argument(sizes.hold(given), "sizes", f"room for {given} and one more crystal", sizes)
     more = GraphSizes(*(new - old for new, old in zip(sizes, given, strict=True)))
     device = graph.z.device
-    crystal_atoms = _shares(more.atoms, more.crystals, device)
+    crystal_atoms, given_counts = _shares(more.atoms, more.crystals, device), graph.multiplicity
     return CrystalGraph(
         z=torch.cat([graph.z, graph.z.new_ones(more.atoms)]),
         batch=torch.cat([graph.batch, given.crystals + _owner(more.atoms, more.crystals, device)]),
@@ -74,6 +74,7 @@ def pad_graph(graph: CrystalGraph, sizes: GraphSizes) -> CrystalGraph:
         neighborhood=None if graph.neighborhood is None else _pad_edges(graph.neighborhood, given, more),
         blocks=None,
         waves=None if graph.waves is None else _pad_waves(graph.waves, given, more),
+        multiplicity=None if given_counts is None else torch.cat([given_counts, given_counts.new_ones(more.atoms)]),
     )
 
 

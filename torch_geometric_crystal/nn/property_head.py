@@ -51,7 +51,14 @@ class PropertyHead(nn.Module):
         self.hidden.reset_parameters()
         self.out.reset_parameters()
 
-    def forward(self, x: Tensor, batch: Tensor, num_crystals: int, ptr: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        x: Tensor,
+        batch: Tensor,
+        num_crystals: int,
+        ptr: Tensor | None = None,
+        multiplicity: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return targets and pooled states. Under autocast this part stays in the weights' precision.
 
         Args:
@@ -59,6 +66,7 @@ class PropertyHead(nn.Module):
             batch: crystal of each atom, sorted.
             num_crystals: B.
             ptr: as in :func:`~torch_geometric_crystal.nn.readout.pool_atoms`.
+            multiplicity: number of atoms that each row stands for; 1 if not given.
         """
         with without_autocast(x.device):
             x = x.to(self.hidden.weight.dtype)
@@ -67,7 +75,7 @@ class PropertyHead(nn.Module):
             if self.pooling == "max":
                 pooled = pool_atoms(self.hidden(x).relu(), batch, num_crystals, "max", ptr)
                 return self.out(pooled), pooled
-            pooled = pool_atoms(x, batch, num_crystals, self.pooling, ptr)
+            pooled = pool_atoms(x, batch, num_crystals, self.pooling, ptr, multiplicity)
             return self.out(self.hidden(pooled).relu()), pooled
 
     def atom_contributions(self, x: Tensor, batch: Tensor, num_crystals: int) -> Tensor:

@@ -3,6 +3,7 @@
 from torch_geometric_crystal.transforms.infinite_neighborhood import InfiniteNeighborhood
 from torch_geometric_crystal.transforms.line_graph import LineGraph, LineGraphData
 from torch_geometric_crystal.transforms.merge_equivalent import MergeEquivalent
+from torch_geometric_crystal.transforms.merge_equivalent_atoms import MergeEquivalentAtoms
 from torch_geometric_crystal.transforms.niggli_reduce import NiggliReduce
 from torch_geometric_crystal.transforms.periodic_knn_graph import PeriodicKNNGraph
 from torch_geometric_crystal.transforms.periodic_radius_graph import PeriodicRadiusGraph
@@ -16,6 +17,7 @@ __all__ = [
     "LineGraph",
     "LineGraphData",
     "MergeEquivalent",
+    "MergeEquivalentAtoms",
     "NiggliReduce",
     "PeriodicKNNGraph",
     "PeriodicRadiusGraph",

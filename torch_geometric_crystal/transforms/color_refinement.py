@@ -1,9 +1,12 @@
 """Which atoms, edges and angles of a crystal no invariant message passing can tell apart."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from torch_geometric_crystal.ops.lattice import FloatArray, IntArray
 
@@ -16,6 +19,14 @@ class Colors(NamedTuple):
     atoms: IntArray
     edges: IntArray
     pairs: IntArray
+
+
+class Kept(NamedTuple):
+    """Which things are kept, in order, how many each of them stands for, and for every thing the place of its own."""
+
+    kept: IntArray
+    stands_for: IntArray
+    place: IntArray
 
 
 def refine_colors(
@@ -47,25 +58,44 @@ def refine_colors(
 
 
 def levels(values: FloatArray, tolerance: float) -> IntArray:
-    """Number values by size so that those of one number differ by `tolerance` at most.
+    """Number values by size so that those of one number differ by `tolerance` at most, and equal ones never.
 
-    Neighbouring values that differ by more always get different numbers. A run of values without such a gap that is
-    wider as a whole is cut, from its smallest value on.
+    Values are cut into runs where neighbouring ones differ by more than the tolerance; a run that is wider as a whole,
+    where they differ by more than a half of it, a quarter, and so on: at its widest gaps first.
     """
     if len(values) == 0:
         return np.zeros(0, dtype=np.int64)
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    starts = np.diff(ordered, prepend=-np.inf) > tolerance
-    begins = np.flatnonzero(starts)
-    ends = np.append(begins[1:], len(ordered))
-    for begin, end in zip(begins, ends, strict=True):
-        while ordered[end - 1] - ordered[begin] > tolerance:
-            begin += np.searchsorted(ordered[begin:end], ordered[begin] + tolerance, side="right")
-            starts[begin] = True
+    gaps = np.diff(ordered, prepend=-np.inf)
+    smallest, starts = tolerance, gaps > tolerance
+    while True:
+        begins = np.flatnonzero(starts)
+        ends = np.append(begins[1:], len(ordered))
+        wide = ordered[ends - 1] - ordered[begins] > tolerance
+        if not wide.any():
+            break
+        smallest /= 2.0
+        starts |= np.repeat(wide, ends - begins) & (gaps > smallest)
     numbers = np.empty(len(values), dtype=np.int64)
     numbers[order] = np.cumsum(starts) - 1
     return numbers
+
+
+def different_rows(fields: Sequence[Tensor]) -> IntArray:
+    """Number the different rows of some fields, taken together, from 0."""
+    table = torch.cat([field.double().reshape(field.size(0), -1) for field in fields], dim=1)
+    return np.unique(table.numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def keep_one_of_each(colors: IntArray, among: NDArray[np.bool_] | None = None) -> Kept:
+    """Keep the first thing of each colour, of all or `among` some, in which every colour is there."""
+    candidates = np.arange(len(colors)) if among is None else np.flatnonzero(among)
+    _, first, count = np.unique(colors[candidates], return_index=True, return_counts=True)
+    order = first.argsort()
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return Kept(candidates[first[order]], count[order], rank[colors])
 
 
 def _count(colors: IntArray) -> int:

@@ -1,18 +1,14 @@
 """One atom, edge and angle in place of all that an invariant model cannot tell apart."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from torch_geometric_crystal.checks import check_argument
 from torch_geometric_crystal.ops.lattice import IntArray
-from torch_geometric_crystal.transforms.color_refinement import levels, refine_colors
+from torch_geometric_crystal.transforms.color_refinement import different_rows, keep_one_of_each, levels, refine_colors
 from torch_geometric_crystal.transforms.line_graph import LINE_GRAPH_INDEX, LineGraph
 
 ATOM_MULTIPLICITY = "atom_multiplicity"
@@ -79,16 +75,16 @@ class MergeEquivalent(BaseTransform):
         edge_fields = [name for name in data.edge_attrs() if name not in (*_CRYSTAL_FIELDS, *_GRAPH_FIELDS)]
         edge_index, pairs = data.edge_index.numpy(), data[LINE_GRAPH_INDEX].numpy()
         colors = refine_colors(
-            _different_rows([data[name] for name in atom_fields if name != "pos"]),
-            _different_rows([torch.from_numpy(self._levels(data.edge_dist)), *(data[name] for name in edge_fields)]),
+            different_rows([data[name] for name in atom_fields if name != "pos"]),
+            different_rows([torch.from_numpy(self._levels(data.edge_dist)), *(data[name] for name in edge_fields)]),
             self._levels(data.line_graph_cosine),
             edge_index,
             pairs,
         )
         # One atom of each colour; of the edges into these atoms one of each colour; of the pairs into these edges, too.
-        atoms = _keep(colors.atoms, np.ones(len(colors.atoms), dtype=bool))
-        edges = _keep(colors.edges, np.isin(edge_index[1], atoms.kept))
-        angles = _keep(colors.pairs, np.isin(pairs[1], edges.kept))
+        atoms = keep_one_of_each(colors.atoms)
+        edges = keep_one_of_each(colors.edges, np.isin(edge_index[1], atoms.kept))
+        angles = keep_one_of_each(colors.pairs, np.isin(pairs[1], edges.kept))
         for names, kept in ((atom_fields, atoms.kept), ([*edge_fields, "edge_dist"], edges.kept)):
             for name in names:
                 data[name] = data[name][torch.from_numpy(kept)]
@@ -106,27 +102,3 @@ class MergeEquivalent(BaseTransform):
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(merge_tolerance={self.merge_tolerance})"
-
-
-class _Kept(NamedTuple):
-    """Which things are kept, in order, how many each of them stands for, and for every thing the place of its own."""
-
-    kept: IntArray
-    stands_for: IntArray
-    place: IntArray
-
-
-def _keep(colors: IntArray, among: NDArray[np.bool_]) -> _Kept:
-    """Keep the first thing of each colour `among` some, in which every colour is there."""
-    candidates = np.flatnonzero(among)
-    _, first, count = np.unique(colors[candidates], return_index=True, return_counts=True)
-    order = first.argsort()
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return _Kept(candidates[first[order]], count[order], rank[colors])
-
-
-def _different_rows(fields: Sequence[Tensor]) -> IntArray:
-    """Number the different rows of some fields, taken together, from 0."""
-    table = torch.cat([field.double().reshape(field.size(0), -1) for field in fields], dim=1)
-    return np.unique(table.numpy(), axis=0, return_inverse=True)[1].reshape(-1)

@@ -214,13 +214,14 @@ class PeriodicInfiniteAttention(MessagePassing):
         neighborhood: Neighborhood | EdgeStream | None,
         waves: WaveVectors | None = None,
         blocks: list[RowBlock] | None = None,
+        multiplicity: Tensor | None = None,
     ) -> tuple[Tensor, RowStatistics | None]:
         """The layer on edges, grouped or streamed, that a model shares between its layers.
 
         Returns:
             The new states (N, C_out) and, if there are heads in real space, what bounds on the truncation need.
         """
-        query, key, value, rho = self._project(x)
+        query, key, value, rho = self._project(x, multiplicity)
         parts, statistics, split = [], None, self.real_heads
         if split and neighborhood is not None:
             inputs = (query[:, :split], key[:, :split], value[:, :split], rho[:, :split])
@@ -243,12 +244,12 @@ class PeriodicInfiniteAttention(MessagePassing):
             attended = attended.to(x.dtype)
         return self.out(attended.flatten(1)), statistics
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _project(self, x: Tensor, multiplicity: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         projected = self.qkv(x)
         if not projected.is_cuda:  # half precision is storage for the GPU's kernels; those for the CPU take float32
             projected = projected.to(at_least_float32(projected.dtype))
         query, key, value = projected.view(-1, 3, self.heads, self.head_dim).unbind(1)
-        rho = self.decay(query)
+        rho = self.decay(query, multiplicity)
         return query, key, value, rho.clamp(max=self.rho_max) if self.domain == "auto" else rho
 
     def _encoding(self, dtype: torch.dtype) -> Tensor | None:

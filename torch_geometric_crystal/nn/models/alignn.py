@@ -12,7 +12,7 @@ from torch_geometric.transforms import BaseTransform, Compose
 from torch_geometric_crystal.checks import check_argument, check_choice
 from torch_geometric_crystal.nn.batch_norm import BatchNorm
 from torch_geometric_crystal.nn.conv.edge_gated_conv import EdgeGatedConv
-from torch_geometric_crystal.nn.crystal_graph import edge_distances
+from torch_geometric_crystal.nn.crystal_graph import edge_distances, refuse_gradients
 from torch_geometric_crystal.nn.models.element_features import NUM_ELEMENT_FEATURES
 from torch_geometric_crystal.nn.models.element_features import element_features as tabulated_features
 from torch_geometric_crystal.nn.readout import LEVELS, TargetNormalization, pool_atoms
@@ -251,11 +251,8 @@ def _check_graph(data: Data) -> None:
         raise ValueError(
             f"data: expected crystals with a graph ({', '.join(fields)}). Apply model.neighborhood() first"
         )
-    if merged and (data.pos.requires_grad or data.cell.requires_grad):
-        raise ValueError(
-            "data: expected every atom where gradients to positions or cell are asked for, received merged ones. "
-            "Apply model.neighborhood(merge_tolerance=None)"
-        )
+    if merged:
+        refuse_gradients(data)
 
 
 def _gaussians(values: Tensor, first: float, last: float, number: int) -> Tensor:

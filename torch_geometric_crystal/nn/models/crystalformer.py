@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch_geometric.data import Data
-from torch_geometric.transforms import BaseTransform
+from torch_geometric.transforms import BaseTransform, Compose
 
 from torch_geometric_crystal.checks import check_argument, check_choice
 from torch_geometric_crystal.nn.atom_embedding import AtomEmbedding
@@ -59,7 +59,8 @@ class CrystalformerBlock(nn.Module):
 
     def run_parts(self, x: Tensor, graph: CrystalGraph) -> tuple[Tensor, RowStatistics | None]:
         """The same as :meth:`forward`, one part after the other."""
-        attended, statistics = self.attention.attend(x, graph.edges, graph.waves, graph.blocks)
+        counts = () if graph.multiplicity is None else (graph.multiplicity,)
+        attended, statistics = self.attention.attend(x, graph.edges, graph.waves, graph.blocks, *counts)
         x = x + attended
         return x + self.contract(self.expand(x).relu_()), statistics
 
@@ -185,31 +186,42 @@ class Crystalformer(nn.Module):
         """Return the constructor's arguments, so that ``Crystalformer(**model.config())`` has the same architecture."""
         return dict(self._config)
 
-    def neighborhood(self, tol: float = 1e-3, **kwargs: Any) -> BaseTransform:
+    def neighborhood(self, tol: float = 1e-3, merge_tolerance: float | None = None, **kwargs: Any) -> BaseTransform:
         """Return the transform that makes the graph this model needs.
 
         Args:
             tol: tolerated share of the dropped images in any row of the attention, at the widest Gaussian that the
                 model can learn; see :class:`~torch_geometric_crystal.transforms.InfiniteNeighborhood`.
-            **kwargs: other arguments of that transform, e.g. :obj:`cutoff` in A.
+            merge_tolerance: with a number, one atom of each kind is kept, see
+                :class:`~torch_geometric_crystal.transforms.MergeEquivalentAtoms`: the same outputs and gradients of the
+                weights, faster. Not in reciprocal space, for targets of atoms, forces and stress. None keeps all.
+            **kwargs: other arguments of the first transform, e.g. :obj:`cutoff` in A.
+
+        Raises:
+            ValueError: if atoms are to be merged that have targets or waves.
         """
         from torch_geometric_crystal.transforms.infinite_neighborhood import InfiniteNeighborhood
+        from torch_geometric_crystal.transforms.merge_equivalent_atoms import MergeEquivalentAtoms
 
         config = self._config
         auto = "auto" in self.domains
         sigma_min = config["r0_reciprocal"] * math.sqrt(config["rho_min_reciprocal"])
         if auto:
             sigma_min = config["r0"] / math.sqrt(config["rho_max"])
-        return InfiniteNeighborhood(
-            **{
-                "tol": tol,
-                "sigma_max": config["r0"] / math.sqrt(config["rho_min"]),
-                "reciprocal_sigma_min": sigma_min if self.has_reciprocal_heads else None,
-                "real": self.has_real_heads,
-                "domain": "auto" if auto else "all",
-            }
-            | kwargs
-        )
+        arguments: dict[str, Any] = {
+            "tol": tol,
+            "sigma_max": config["r0"] / math.sqrt(config["rho_min"]),
+            "reciprocal_sigma_min": sigma_min if self.has_reciprocal_heads else None,
+            "real": self.has_real_heads,
+            "domain": "auto" if auto else "all",
+        }
+        if merge_tolerance is None:
+            return InfiniteNeighborhood(**arguments | kwargs)
+        mergeable = config["level"] == "crystal" and not self.has_reciprocal_heads
+        expected = "None for targets of atoms and in reciprocal space"
+        check_argument(mergeable, "merge_tolerance", expected, merge_tolerance)
+        stored = InfiniteNeighborhood(**arguments | kwargs | {"edges": "stored"})
+        return Compose([stored, MergeEquivalentAtoms(merge_tolerance)])
 
     def forward(self, data: Data, return_embedding: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Predict the targets of each crystal of a batch, or of a single crystal.
@@ -222,7 +234,7 @@ class Crystalformer(nn.Module):
 
     def predict(self, graph: CrystalGraph) -> tuple[Tensor, Tensor]:
         """Targets and pooled states, as :meth:`forward`, of a batch that :meth:`gather` read."""
-        out, pooled = self.head(self.encode(graph), graph.batch, graph.num_crystals, graph.ptr)
+        out, pooled = self.head(self.encode(graph), graph.batch, graph.num_crystals, graph.ptr, graph.multiplicity)
         return self.normalization(out), pooled
 
     def encode(self, graph: CrystalGraph) -> Tensor:
@@ -240,8 +252,12 @@ class Crystalformer(nn.Module):
 
         The rule is that of :meth:`~torch_geometric_crystal.nn.property_head.PropertyHead.atom_contributions`; the mean
         of the targets is shared equally.
+
+        Raises:
+            ValueError: where atoms are merged.
         """
         graph = self.gather(data)
+        check_argument(graph.multiplicity is None, "data", "all atoms of each crystal", "merged ones")
         parts = self.head.atom_contributions(self.encode(graph), graph.batch, graph.num_crystals)
         count = torch.bincount(graph.batch, minlength=graph.num_crystals)[graph.batch].unsqueeze(-1)
         return parts * self.normalization.std + self.normalization.mean / count
