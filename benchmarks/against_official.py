@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=["default"])
     parser.add_argument("--backend", nargs="+", help="ours (default: all that can run but the reference)")
     parser.add_argument("--tol", type=float, default=1e-3, help="tolerance of our graph (default: 1e-3)")
+    parser.add_argument("--merge-tolerance", type=float, help="merge like atoms in our graph (default: all atoms)")
     parser.add_argument("--lattice-range", type=int, default=2, help="their images, -n .. n an axis (default: 2)")
     parser.add_argument("--reproducibility", type=int, default=0, help="their REPRODUCIBLITY_STATE (default: 0)")
     parser.add_argument("--rounds", type=int, default=7)
@@ -105,7 +106,7 @@ def make_pair(variant: str, workload: str, options: argparse.Namespace) -> Pair:
     initialise(theirs, their_batch)
     weights = translatable_state(theirs)
     ours = Crystalformer.from_official_state_dict(weights, translatable_settings(settings))
-    transform = ours.neighborhood(tol=options.tol)
+    transform = ours.neighborhood(tol=options.tol, merge_tolerance=options.merge_tolerance)
     start = time.perf_counter()
     graphs = [transform(data.clone()) for data in crystals]
     seconds = time.perf_counter() - start
@@ -119,6 +120,7 @@ def compare(variant: str, workload: str, options: argparse.Namespace) -> list[di
     with torch.no_grad():
         their_output = pair.theirs.eval()(pair.their_batch)
     base = {"variant": variant, "workload": workload, "tol": options.tol, "lattice_range": options.lattice_range}
+    base["merge_tolerance"] = options.merge_tolerance
     base["graph_ms"] = digits(1e3 * pair.graph_seconds, 3)
     base |= {**describe(pair.batch), "official_output_error": digits(relative_error(their_output, expected.output), 2)}
     functions = {f"official {mode}": make(pair.theirs, pair.theirs, pair.their_batch) for mode, make in MODES.items()}

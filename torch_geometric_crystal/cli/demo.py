@@ -25,8 +25,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "cgcnn": {"preset": "common", "epochs": 120, "batch_size": 32, "lr": 1e-3, "averaging_epochs": 40},
 }
 """Short trainings: small batches, so that few epochs are many steps, and the last third averaged."""
-NEIGHBORHOODS: dict[str, dict[str, Any]] = {"crystalformer": {"tol": 1e-2}, "cgcnn": {}}
-"""Graphs: a tolerance of 1 % is faster; what it costs is certified, and shown with the predictions."""
+NEIGHBORHOODS: dict[str, dict[str, Any]] = {"crystalformer": {"tol": 1e-2, "merge_tolerance": 1e-4}, "cgcnn": {}}
+"""Graphs: a tolerance of 1 % is faster; what it costs is certified, and shown with the predictions. Like atoms are merged,
+which costs nothing."""
 
 
 def demo(
