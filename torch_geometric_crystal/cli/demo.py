@@ -26,8 +26,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Short trainings: small batches, so that few epochs are many steps, and the last third averaged."""
 NEIGHBORHOODS: dict[str, dict[str, Any]] = {"crystalformer": {"tol": 1e-2, "merge_tolerance": 1e-4}, "cgcnn": {}}
-"""Graphs: a tolerance of 1 % is faster; what it costs is certified, and shown with the predictions. Like atoms are merged,
-which costs nothing."""
+"""Graphs: a tolerance of 1 % is faster; what it costs is certified, and shown with the predictions. Merging atoms that
+look alike costs nothing."""
 
 
 def demo(

@@ -57,14 +57,18 @@ def validate_crystal(data: Data, structure_id: str | None = None, check_overlap:
         check_overlap: Whether to look for atoms closer than 0.1 A.
 
     Raises:
-        InvalidStructureError: if a field is absent or of the wrong shape or type, there are no atoms, an atomic number
-            is outside 1..118, a number is NaN or infinite, the volume is zero or less than 0.1 A^3 an atom, a lattice
-            vector is shorter than 0.1 A, or a length is beyond 1e5 A.
+        InvalidStructureError: if a field is absent or of the wrong shape or type, atoms were merged, there are none, an
+            atomic number is outside 1..118, a number is NaN or infinite, the volume is zero or less than 0.1 A^3 an
+            atom, a lattice vector is shorter than 0.1 A, or a length is beyond 1e5 A.
 
     Warns:
         OverlappingAtomsWarning: if two atoms are closer than 0.1 A.
     """
     name = str(data.get("structure_id", "unnamed")) if structure_id is None else structure_id
+    if "atom_multiplicity" in data:
+        raise InvalidStructureError(
+            name, "it has one atom in place of several (atom_multiplicity)", "Take the crystal as it was before merging"
+        )
     z = _field(data, "z", name)
     pos = _field(data, "pos", name)
     cell = _field(data, "cell", name)

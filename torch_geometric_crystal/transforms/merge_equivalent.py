@@ -57,7 +57,7 @@ class MergeEquivalent(BaseTransform):
             (default: :obj:`1e-4`)
 
     Raises:
-        ValueError: on a crystal without a graph, or with targets for its atoms.
+        ValueError: on a crystal that is merged already, without a graph, or with targets for its atoms.
         InvalidStructureError: as :class:`~torch_geometric_crystal.transforms.LineGraph`.
     """
 
@@ -69,6 +69,8 @@ class MergeEquivalent(BaseTransform):
         """Return `data` with what is kept of its graph."""
         if "y" in data and data.y.size(0) != 1:
             raise ValueError("data: expected targets of the crystal, y (1, T): atoms with targets cannot be merged")
+        if ATOM_MULTIPLICITY in data:
+            raise ValueError("data: expected a crystal with all its atoms, received one whose atoms are merged already")
         device = data.pos.device
         data = (data if LINE_GRAPH_INDEX in data else LineGraph()(data)).to("cpu")
         atom_fields = [name for name in data.node_attrs() if name not in (*_CRYSTAL_FIELDS, *_GRAPH_FIELDS)]

@@ -39,7 +39,7 @@ class MergeEquivalentAtoms(BaseTransform):
             (default: :obj:`1e-4`)
 
     Raises:
-        ValueError: on a crystal without edges, or with targets for its atoms.
+        ValueError: on a crystal that is merged already, without edges, or with targets for its atoms.
     """
 
     def __init__(self, merge_tolerance: float = 1e-4):
@@ -54,6 +54,8 @@ class MergeEquivalentAtoms(BaseTransform):
             )
         if "y" in data and data.y.size(0) != 1:
             raise ValueError("data: expected targets of the crystal, y (1, T): atoms with targets cannot be merged")
+        if ATOM_MULTIPLICITY in data:
+            raise ValueError("data: expected a crystal with all its atoms, received one whose atoms are merged already")
         device = data.pos.device
         data = data.to("cpu")
         atom_fields = [name for name in data.node_attrs() if name not in (*_CRYSTAL_FIELDS, *_GRAPH_FIELDS)]

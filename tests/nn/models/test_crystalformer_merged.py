@@ -11,6 +11,7 @@ from torch_geometric_crystal.ase import CrystalCalculator
 from torch_geometric_crystal.benchmark.config import RunConfig
 from torch_geometric_crystal.benchmark.prediction import tolerance_of
 from torch_geometric_crystal.benchmark.run import build_run_model
+from torch_geometric_crystal.checks import InvalidStructureError
 from torch_geometric_crystal.explain import attention_map, image_graph
 from torch_geometric_crystal.nn import Crystalformer
 from torch_geometric_crystal.nn.cuda_graphs import _tensors, _with_tensors
@@ -18,7 +19,13 @@ from torch_geometric_crystal.nn.export import export_inputs
 from torch_geometric_crystal.nn.graph_padding import graph_sizes, pad_graph, padded_sizes
 from torch_geometric_crystal.ops import use_backend
 from torch_geometric_crystal.testing import assert_close_relative, small_crystals
-from torch_geometric_crystal.transforms import InfiniteNeighborhood, MergeEquivalentAtoms, Supercell
+from torch_geometric_crystal.transforms import (
+    InfiniteNeighborhood,
+    MergeEquivalent,
+    MergeEquivalentAtoms,
+    PeriodicKNNGraph,
+    Supercell,
+)
 
 SIZES = {"channels": 16, "num_blocks": 2, "num_heads": 4, "num_basis": 8}
 
@@ -156,3 +163,15 @@ def test_a_model_trained_on_merged_graphs_has_maps_and_forces_on_whole_ones():
     assert tolerance_of(model) == 1e-2
     assert isinstance(image_graph(model.eval()), InfiniteNeighborhood)
     assert isinstance(CrystalCalculator(model, energy="per_atom", device="cpu").add_graph, InfiniteNeighborhood)
+
+
+def test_a_merged_crystal_gets_no_other_graph():
+    """Its other atoms are gone."""
+    model = make_model()
+    data = model.neighborhood(merge_tolerance=1e-4)(small_crystals()[-1])
+    for transform in (model.neighborhood(), PeriodicKNNGraph(), Supercell((2, 1, 1))):
+        with pytest.raises(InvalidStructureError, match="as it was before merging"):
+            transform(data.clone())
+    for transform in (MergeEquivalentAtoms(), MergeEquivalent()):
+        with pytest.raises(ValueError, match="merged already"):
+            transform(data.clone())
