@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from torch_geometric_crystal.ops.lattice import FloatArray, IntArray
 
 _HASH_SEED = 0
+_LARGEST_CODE = 2**62
 
 
 class Colors(NamedTuple):
@@ -84,8 +84,8 @@ def levels(values: FloatArray, tolerance: float) -> IntArray:
 
 def different_rows(fields: Sequence[Tensor]) -> IntArray:
     """Number the different rows of some fields, taken together, from 0."""
-    table = torch.cat([field.double().reshape(field.size(0), -1) for field in fields], dim=1)
-    return np.unique(table.numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+    columns = [column for field in fields for column in field.reshape(field.size(0), -1).T.numpy()]
+    return _number(*(np.unique(column, return_inverse=True)[1] for column in columns))
 
 
 def keep_one_of_each(colors: IntArray, among: NDArray[np.bool_] | None = None) -> Kept:
@@ -103,18 +103,21 @@ def _count(colors: IntArray) -> int:
 
 
 def _number(*columns: IntArray) -> IntArray:
-    """Number the different rows of some columns from 0."""
-    numbers = columns[0]
+    """Number from 0 the different rows of some columns of numbers that are not negative."""
+    rows, size = columns[0], _count(columns[0])
     for column in columns[1:]:
-        values, codes = np.unique(column, return_inverse=True)
-        _, numbers = np.unique(numbers * np.int64(len(values)) + codes, return_inverse=True)
-    return np.unique(numbers, return_inverse=True)[1] if len(columns) == 1 else numbers
+        width = _count(column)
+        if size * width >= _LARGEST_CODE:
+            rows = np.unique(rows, return_inverse=True)[1]
+            size = _count(rows)
+        rows, size = rows * width + column, size * width
+    return np.unique(rows, return_inverse=True)[1]
 
 
-def _bag(colors: IntArray, index: IntArray, number: int) -> NDArray[np.int64]:
-    """For each of `number` places the bag of colours there: a random 64-bit number for each colour, summed."""
+def _bag(colors: IntArray, index: IntArray, number: int) -> IntArray:
+    """Number the bags of colours at each of `number` places: a random 64-bit number for each colour, summed."""
     random = np.random.default_rng(_HASH_SEED)
     codes = random.integers(-(2**63), 2**63, size=_count(colors), dtype=np.int64)
     bags = np.zeros(number, dtype=np.int64)
     np.add.at(bags, index, codes[colors])
-    return bags
+    return np.unique(bags, return_inverse=True)[1]
