@@ -123,3 +123,10 @@ def test_bar_knows_every_event():
 def test_numbers_are_checked(run, cif_folder, flag):
     result = run("train", "--data", cif_folder, flag, "-1")
     assert result.code == 2
+
+
+@pytest.mark.parametrize("setting", ["merge_tolerance=abc", "tol=abc", "no_such=1"])
+def test_a_graph_option_that_does_not_fit_is_named(run, cif_folder, tmp_path, setting):
+    result = run("train", "--data", cif_folder, "--epochs", "1", "--output", tmp_path, "--graph-option", setting)
+    assert result.code != 0
+    assert setting.partition("=")[0] in result.err

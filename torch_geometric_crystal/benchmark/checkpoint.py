@@ -5,13 +5,14 @@ import inspect
 import json
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import Data
 from torch_geometric.transforms import Compose
 
 from torch_geometric_crystal import __version__
@@ -218,6 +219,18 @@ def assemble_model(path: str | Path, card: ModelCard, state_dict: Mapping[str, T
     # A partial, unlike a bound method, can be pickled and deep-copied with the model that it holds.
     model.predict_structures = functools.partial(predict_structures, model)  # type: ignore[assignment]
     return model.eval()
+
+
+def build_transform(model: nn.Module, name: str, settings: Mapping[str, Any]) -> Callable[[Data], Data]:
+    """Return ``model.neighborhood(**settings)`` for the model called `name`.
+
+    Raises:
+        ValueError: for a setting that the transform does not know, or one of a wrong type or value.
+    """
+    try:
+        return model.neighborhood(**settings)  # type: ignore[operator]
+    except TypeError as error:
+        raise ValueError(f"neighborhood of {name}: {error}; received {dict(settings)}") from error
 
 
 def transform_settings(transform: object) -> dict[str, Any]:

@@ -9,7 +9,13 @@ from torch import nn
 
 from torch_geometric_crystal import __version__
 from torch_geometric_crystal.benchmark.callbacks import Callback
-from torch_geometric_crystal.benchmark.checkpoint import ModelCard, build_model, load_model, transform_settings
+from torch_geometric_crystal.benchmark.checkpoint import (
+    ModelCard,
+    build_model,
+    build_transform,
+    load_model,
+    transform_settings,
+)
 from torch_geometric_crystal.benchmark.config import RunConfig, write_config
 from torch_geometric_crystal.benchmark.evaluation import evaluate, targets_of, write_evaluation
 from torch_geometric_crystal.benchmark.fine_tuning import from_checkpoint, take_weights
@@ -54,7 +60,7 @@ def build_run_model(
     level = {} if config.level == "crystal" else {"level": config.level}
     seed_everything(config.seed)
     model = build_model(config.model, {**config.model_options, "num_targets": outputs} | level)
-    transform = model.neighborhood(**config.neighborhood)  # type: ignore[operator]
+    transform = build_transform(model, config.model, config.neighborhood)
     model.card = ModelCard(  # type: ignore[assignment]
         model=config.model,
         model_options=model.config(),  # type: ignore[operator]
@@ -95,7 +101,7 @@ def run_training(
     config = _complete(config, output, resume)
     scout = build_model(config.model, config.model_options)
     _tell(callbacks, f"opening {config.data}")
-    transform = scout.neighborhood(**config.neighborhood)  # type: ignore[operator]
+    transform = build_transform(scout, config.model, config.neighborhood)
     fractions = (config.val_fraction, config.test_fraction)
     classes = () if config.task == "classification" else None
     seed = config.seed if config.split_seed is None else config.split_seed

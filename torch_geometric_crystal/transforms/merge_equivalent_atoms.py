@@ -43,7 +43,10 @@ class MergeEquivalentAtoms(BaseTransform):
     """
 
     def __init__(self, merge_tolerance: float = 1e-4):
-        check_argument(merge_tolerance >= 0.0, "merge_tolerance", "at least 0", merge_tolerance)
+        is_number = isinstance(merge_tolerance, int | float)
+        check_argument(
+            is_number and merge_tolerance >= 0.0, "merge_tolerance", "a number of at least 0", merge_tolerance
+        )
         self.merge_tolerance = float(merge_tolerance)
 
     def forward(self, data: Data) -> Data:

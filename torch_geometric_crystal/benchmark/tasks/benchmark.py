@@ -72,15 +72,12 @@ def run_benchmark(
 def check_model(config: RunConfig) -> None:
     """Raise ``ValueError`` unless the configured model, with its options and its graph's, or the baseline is known."""
     from torch_geometric_crystal.benchmark.baselines import BASELINES
-    from torch_geometric_crystal.benchmark.checkpoint import build_model
+    from torch_geometric_crystal.benchmark.checkpoint import build_model, build_transform
     from torch_geometric_crystal.nn.models import MODELS
 
     check_choice("model", config.model, [*sorted(MODELS), *BASELINES])
     if config.model in MODELS:
-        try:
-            build_model(config.model, config.model_options).neighborhood(**config.neighborhood)  # type: ignore[operator]
-        except TypeError as error:
-            raise ValueError(f"neighborhood of {config.model}: {error}") from error
+        build_transform(build_model(config.model, config.model_options), config.model, config.neighborhood)
 
 
 def folder_name(task_name: str) -> str:

@@ -1,7 +1,7 @@
 """One fold of a task: graphs, training, prediction, record."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 
 from torch_geometric_crystal import __version__
 from torch_geometric_crystal.benchmark.callbacks import Callback
-from torch_geometric_crystal.benchmark.checkpoint import build_model
+from torch_geometric_crystal.benchmark.checkpoint import build_model, build_transform
 from torch_geometric_crystal.benchmark.config import RunConfig
 from torch_geometric_crystal.benchmark.evaluation import errors_of, write_evaluation
 from torch_geometric_crystal.benchmark.prediction import Predictions, predict
@@ -118,7 +118,7 @@ def fold_crystals(task: Task, fold: int, config: RunConfig, callbacks: Sequence[
     for callback in callbacks:
         callback.on_message(f"opening the graphs of {task.name}")
     scout = build_model(config.model, config.model_options)
-    transform: Callable[[Data], Data] = scout.neighborhood(**config.neighborhood)  # type: ignore[operator]
+    transform = build_transform(scout, config.model, config.neighborhood)
     on_disk = len(task.ids) >= ON_DISK_FROM
     dataset: Any = (
         cached_graph_store(task.source, transform)
