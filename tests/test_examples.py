@@ -72,6 +72,19 @@ def test_forces_and_stress_by_autograd_agree_with_finite_differences(run_example
     assert float(re.search(r"sum of the forces ([\d.e+-]+) eV", output).group(1)) < 1e-10
 
 
+def test_merged_atoms_give_the_same(run_example):
+    output = run_example("merge_like_atoms.py")
+    assert re.search(r"its supercell, 3 x 3 x 3 +2 of 216 +(\d+) of \d+", output)
+    assert re.search(r"rutile, atoms displaced +6 of 6 +(\d+) of \1", output)
+    whole, merged = (
+        [float(value) for value in re.search(rf"on {kind} graphs: +(.+)", output).group(1).split()]
+        for kind in ("whole", "merged")
+    )
+    assert len(whole) == 4
+    assert merged == pytest.approx(whole, abs=2e-6)
+    assert float(re.search(r"relative to the largest: ([\d.e+-]+)", output).group(1)) < 1e-5
+
+
 @pytest.mark.slow
 def test_cross_validation_beats_the_mean_and_a_saved_estimator_predicts(run_example):
     output = run_example("sklearn_cross_validation.py")
