@@ -58,7 +58,7 @@ class BatchNorm(nn.BatchNorm1d):
 
     def _forward_weighted(self, x: Tensor, multiplicity: Tensor) -> Tensor:
         weighted, mean, variance, count = _WeightedNorm.apply(x, multiplicity, self.weight, self.bias, self.eps)
-        if count < 2:
+        if x.size(0) < 2 and count < 2:  # two rows are enough in any case: a GPU need not be waited for
             return self._by_running_statistics(x)
         self._update_statistics(mean, variance, count)
         return weighted
