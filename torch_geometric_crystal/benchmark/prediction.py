@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
+from torch_geometric.transforms import Compose
 
 from torch_geometric_crystal.benchmark.batching import crystal_loader
-from torch_geometric_crystal.benchmark.checkpoint import ModelCard, transform_settings
+from torch_geometric_crystal.benchmark.checkpoint import ModelCard
 from torch_geometric_crystal.benchmark.objectives import make_objective
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument
 from torch_geometric_crystal.data.elements import MAX_ATOMIC_NUMBER, SYMBOLS
@@ -238,8 +239,9 @@ def make_graphs(
 
 def tolerance_of(model: nn.Module) -> float | None:
     """Return the dropped share that the model's graphs were made to tolerate; None if their cutoff has no tolerance."""
-    settings = transform_settings(make_transform(model))
-    return None if settings.get("cutoff") is not None else settings.get("tol")
+    transform = make_transform(model)
+    graph = transform.transforms[0] if isinstance(transform, Compose) else transform
+    return None if getattr(graph, "cutoff", None) is not None else getattr(graph, "tol", None)
 
 
 def make_transform(model: nn.Module) -> Callable[[Data], Data]:
