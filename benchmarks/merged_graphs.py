@@ -134,7 +134,7 @@ def _draw(rows: list[dict[str, Any]], device: str, path: Path) -> None:
         own = [row for row in rows if row["model"] == model]
         series = {
             what: [row.get(f"{what}_ratio") for row in own]
-            for what in ("atoms", "edges", "angles", "step", "inference")
+            for what in ("edges", "angles", "step")
             if f"{what}_ratio" in own[0]
         }
         dots(panel, [row["data"] for row in own], series, "whole / merged")
