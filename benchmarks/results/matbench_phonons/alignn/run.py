@@ -1,6 +1,6 @@
 """ALIGNN in PyTorch Geometric, with the published sizes, on Matbench v0.1.
 
-Made by: tgcrystal benchmark matbench --device cpu --jobs 1 --task matbench_phonons --model alignn --preset alignn --batch-size 16 --loss l1 --standardize --epochs 25 --precision bf16-mixed --output runs/alignn
+Made by: tgcrystal benchmark matbench --device cpu --task matbench_phonons --model alignn --preset alignn --loss l1 --standardize --batch-size 32 --precision bf16-mixed --graph-option merge_tolerance=1e-4 --jobs 2 --epochs 200 --output /tmp/runs/alignn200
 
 The same from Python: python run.py [folder of Matbench's files]. What is there already is not trained again.
 """
@@ -19,9 +19,9 @@ from torch_geometric_crystal.benchmark.tasks.submission import write_results
 SETTINGS = {'matbench_phonons': [{'level': 'crystal',
                        'model': 'alignn',
                        'model_options': {},
-                       'neighborhood': {},
-                       'recipe': {'epochs': 25,
-                                  'batch_size': 16,
+                       'neighborhood': {'merge_tolerance': 0.0001},
+                       'recipe': {'epochs': 200,
+                                  'batch_size': 32,
                                   'batch_by': 'crystals',
                                   'loss': 'l1',
                                   'standardize': True,
@@ -46,7 +46,8 @@ SETTINGS = {'matbench_phonons': [{'level': 'crystal',
                        'max_time': None,
                        'init_from': '',
                        'freeze': [],
-                       'devices': 1}]}
+                       'devices': 1,
+                       'loader_workers': 0}]}
 
 
 def main(data_dir, output):
