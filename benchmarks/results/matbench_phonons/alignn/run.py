@@ -1,6 +1,6 @@
 """ALIGNN in PyTorch Geometric, with the published sizes, on Matbench v0.1.
 
-Made by: tgcrystal benchmark matbench --device cpu --task matbench_phonons --model alignn --preset alignn --loss l1 --standardize --batch-size 32 --precision bf16-mixed --graph-option merge_tolerance=1e-4 --jobs 2 --epochs 200 --output /tmp/runs/alignn200
+Made by: tgcrystal benchmark matbench --device cpu --task matbench_phonons --model alignn --preset alignn --loss l1 --standardize --batch-size 32 --precision bf16-mixed --graph-option merge_tolerance=1e-4 --jobs 2 --epochs 200 --output runs/alignn
 
 The same from Python: python run.py [folder of Matbench's files]. What is there already is not trained again.
 """
