@@ -92,9 +92,9 @@ def test_merged_graphs_are_smaller_and_give_the_same(run_quickly):
 
 
 def test_merged_graphs_that_give_something_else_have_no_times(run_quickly, monkeypatch):
-    from torch_geometric_crystal.transforms import merge_equivalent
+    from torch_geometric_crystal.transforms import merging
 
-    monkeypatch.setattr(merge_equivalent, "levels", lambda values, tolerance: np.zeros(len(values), dtype=int))
+    monkeypatch.setattr(merging, "levels", lambda values, tolerance: np.zeros(len(values), dtype=int))
     with pytest.raises(RuntimeError, match="merged graphs give other results"):
         run_quickly("merged_graphs")
 

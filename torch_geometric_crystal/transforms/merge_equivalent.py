@@ -2,25 +2,18 @@
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.transforms import BaseTransform
 
-from torch_geometric_crystal.checks import check_argument
-from torch_geometric_crystal.ops.lattice import IntArray
-from torch_geometric_crystal.transforms.color_refinement import different_rows, keep_one_of_each, levels, refine_colors
+from torch_geometric_crystal.transforms.color_refinement import keep_one_of_each, refine_colors
 from torch_geometric_crystal.transforms.line_graph import LINE_GRAPH_INDEX, LineGraph
+from torch_geometric_crystal.transforms.merging import ATOM_MULTIPLICITY, Merging
 
-ATOM_MULTIPLICITY = "atom_multiplicity"
 EDGE_MULTIPLICITY = "edge_multiplicity"
 LINE_GRAPH_MULTIPLICITY = "line_graph_multiplicity"
 MULTIPLICITIES = (ATOM_MULTIPLICITY, EDGE_MULTIPLICITY, LINE_GRAPH_MULTIPLICITY)
 
-_CRYSTAL_FIELDS = ("cell", "pbc", "y", "edge_cutoff")
-_GRAPH_FIELDS = ("edge_index", "edge_shift", "edge_dist", LINE_GRAPH_INDEX, "line_graph_cosine")
 
-
-class MergeEquivalent(BaseTransform):
+class MergeEquivalent(Merging):
     r"""Keep one of all atoms, edges and angles that message passing over distances and angles cannot tell apart.
 
     In a symmetric crystal many atoms see the same surroundings, and whatever a model computes for one of them it
@@ -61,49 +54,22 @@ class MergeEquivalent(BaseTransform):
         InvalidStructureError: as :class:`~torch_geometric_crystal.transforms.LineGraph`.
     """
 
-    def __init__(self, merge_tolerance: float = 1e-4):
-        is_number = isinstance(merge_tolerance, int | float)
-        check_argument(
-            is_number and merge_tolerance >= 0.0, "merge_tolerance", "a number of at least 0", merge_tolerance
-        )
-        self.merge_tolerance = float(merge_tolerance)
-
     def forward(self, data: Data) -> Data:
         """Return `data` with what is kept of its graph."""
-        if "y" in data and data.y.size(0) != 1:
-            raise ValueError("data: expected targets of the crystal, y (1, T): atoms with targets cannot be merged")
-        if ATOM_MULTIPLICITY in data:
-            raise ValueError("data: expected a crystal with all its atoms, received one whose atoms are merged already")
+        self.check_unmerged(data)
         device = data.pos.device
         data = (data if LINE_GRAPH_INDEX in data else LineGraph()(data)).to("cpu")
-        atom_fields = [name for name in data.node_attrs() if name not in (*_CRYSTAL_FIELDS, *_GRAPH_FIELDS)]
-        edge_fields = [name for name in data.edge_attrs() if name not in (*_CRYSTAL_FIELDS, *_GRAPH_FIELDS)]
         edge_index, pairs = data.edge_index.numpy(), data[LINE_GRAPH_INDEX].numpy()
-        colors = refine_colors(
-            different_rows([data[name] for name in atom_fields if name != "pos"]),
-            different_rows([torch.from_numpy(self._levels(data.edge_dist)), *(data[name] for name in edge_fields)]),
-            self._levels(data.line_graph_cosine),
-            edge_index,
-            pairs,
-        )
+        colors = refine_colors(*self.first_colors(data), self.levels(data.line_graph_cosine), edge_index, pairs)
         # One atom of each colour; of the edges into these atoms one of each colour; of the pairs into these edges, too.
         atoms = keep_one_of_each(colors.atoms)
         edges = keep_one_of_each(colors.edges, np.isin(edge_index[1], atoms.kept))
         angles = keep_one_of_each(colors.pairs, np.isin(pairs[1], edges.kept))
-        for names, kept in ((atom_fields, atoms.kept), ([*edge_fields, "edge_dist"], edges.kept)):
-            for name in names:
-                data[name] = data[name][torch.from_numpy(kept)]
+        self.keep_fields(data, atoms.kept, edges.kept)
         data.edge_index = torch.from_numpy(atoms.place[edge_index[:, edges.kept]])
         data[LINE_GRAPH_INDEX] = torch.from_numpy(edges.place[pairs[:, angles.kept]])
         data.line_graph_cosine = data.line_graph_cosine[torch.from_numpy(angles.kept)]
         data[ATOM_MULTIPLICITY] = torch.from_numpy(atoms.stands_for)
         data[EDGE_MULTIPLICITY] = torch.from_numpy(edges.stands_for)
         data[LINE_GRAPH_MULTIPLICITY] = torch.from_numpy(angles.stands_for)
-        del data.edge_shift
         return data.to(device)
-
-    def _levels(self, values: Tensor) -> IntArray:
-        return levels(values.double().numpy(), self.merge_tolerance)
-
-    def __repr__(self) -> str:
-        return f"{self.__class__.__name__}(merge_tolerance={self.merge_tolerance})"

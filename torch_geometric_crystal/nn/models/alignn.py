@@ -18,7 +18,8 @@ from torch_geometric_crystal.nn.models.element_features import element_features 
 from torch_geometric_crystal.nn.readout import LEVELS, TargetNormalization, pool_atoms
 from torch_geometric_crystal.ops.lattice import edge_vectors
 from torch_geometric_crystal.transforms.line_graph import LINE_GRAPH_INDEX, line_graph_pairs, pair_cosines
-from torch_geometric_crystal.transforms.merge_equivalent import ATOM_MULTIPLICITY, MULTIPLICITIES, MergeEquivalent
+from torch_geometric_crystal.transforms.merge_equivalent import MULTIPLICITIES, MergeEquivalent
+from torch_geometric_crystal.transforms.merging import ATOM_MULTIPLICITY
 
 
 class ALIGNN(nn.Module):
