@@ -101,11 +101,14 @@ def fit(
         How the run ended. The model has the weights of the last step, not their mean.
 
     Raises:
+        ValueError: without crystals to train on, or for early stopping without crystals that validate.
         CheckpointError: if the checkpoint to resume from is damaged or of another run.
         TrainingDivergedError: if the loss becomes infinite or NaN.
         WorkerError: if one of several processes fails.
     """
     check_argument(len(train) > 0, "train", "at least one crystal", "none")
+    patience = config.recipe.patience
+    check_argument(not patience or len(validation) > 0, "patience", "0 where no crystals validate", patience)
     resume = resume and (Path(output) / "last.ckpt").is_file()
     job = (model, train, validation, config, card, Path(output), resume, keep_normalization)
     if config.devices == 1:

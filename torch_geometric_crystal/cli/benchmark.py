@@ -15,7 +15,8 @@ from torch_geometric_crystal.cli.options import help_text, parse_settings, with_
 
 MATBENCH_HELP = """Run models on the folds of Matbench tasks and compare with the published leaderboard.
 
-Data, folds and scores are those of the matbench package; a tenth of each training part, drawn by --seed, validates.
+Data, folds and scores are those of the matbench package; a tenth of each training part, drawn by --seed, validates,
+unless --val-fraction says otherwise.
 The same command again continues where it was left, after kill -9, too: what is done is not done twice. When all five
 folds of a task are there, the files of a leaderboard submission are written: results.json.gz, info.json and run.py.
 
@@ -129,6 +130,9 @@ def matbench(
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "32",
+    val_fraction: Annotated[
+        float, typer.Option(help="Share of each training part that validates; 0 trains on all of it, with no choice.")
+    ] = 0.1,
     max_time: MaxTime = None,
     tol: Tol = None,
     graph_option: GraphOption = None,
@@ -141,7 +145,7 @@ def matbench(
 
     configs = make_configs(
         model, tol, graph_option, model_option, preset, recipe,
-        {"seed": seed, "device": device, "precision": precision, "max_time": max_time},
+        {"seed": seed, "device": device, "precision": precision, "max_time": max_time, "val_fraction": val_fraction},
     )  # fmt: skip
     loaders = [functools.partial(load_task, name, data_dir, download) for name in dict.fromkeys(task)]
     run_and_show(loaders, configs, output, fold or [], jobs)

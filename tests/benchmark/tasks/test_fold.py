@@ -73,6 +73,28 @@ def test_fold_is_trained_predicted_recorded_and_scored(tiny_task, tiny_config, t
         assert [row["id"] for row in csv.DictReader(file)] == list(record.predictions)
 
 
+@pytest.mark.parametrize("on_disk_from", [30, 31])
+def test_without_validation_the_last_epochs_predict(tiny_task, tiny_config, tmp_path, monkeypatch, on_disk_from):
+    monkeypatch.setattr(fold, "ON_DISK_FROM", on_disk_from)
+    recipe = dataclasses.replace(tiny_config().recipe, averaging_epochs=0)
+    result = run_fold(tiny_task, 0, tiny_config(val_fraction=0.0, recipe=recipe), tmp_path)
+    assert result.run.metrics["crystals"] == {"train": 24, "val": 0, "test": 6}
+    assert (result.record.parameters["weights"], result.run.metrics["validation"]) == ("last", {})
+    assert result.record.parameters["settings"]["val_fraction"] == 0.0
+    assert result.record.parameters["validation"].startswith("none: all of the training part")
+    files = {path.name for path in tmp_path.iterdir()}
+    assert "best.ckpt" not in files
+    assert {"last.ckpt", "learning_curve.png", "parity.png", "predictions.csv"} <= files
+    averaged = run_fold(tiny_task, 0, tiny_config(val_fraction=0.0), tmp_path / "averaged")
+    assert averaged.record.parameters["weights"] == "averaged"
+
+
+def test_without_validation_there_is_no_early_stop(tiny_task, tiny_config, tmp_path):
+    recipe = dataclasses.replace(tiny_config().recipe, patience=1)
+    with pytest.raises(ValueError, match="patience: expected 0 where no crystals validate, received 1"):
+        run_fold(tiny_task, 0, tiny_config(val_fraction=0.0, recipe=recipe), tmp_path)
+
+
 def test_scores_are_those_that_matbench_records(tiny_task, tiny_config, tmp_path, monkeypatch):
     from matbench.task import MatbenchTask
 

@@ -19,6 +19,12 @@ def test_validation_part_is_cut_from_the_training_part_alone(tiny_task):
     assert sorted((*split.train, *split.val, *split.test)) == list(range(30))
 
 
+def test_without_validation_all_of_the_training_part_is_trained_on(tiny_task):
+    split = tiny_task.split(0, share=0.0)
+    assert (split.train, split.val) == (tiny_task.fold(0).train, ())
+    assert [len(part) for part in (tiny_task.split(0, share=0.25).train, tiny_task.split(0, share=0.25).val)] == [18, 6]
+
+
 def test_fold_must_exist(tiny_task):
     with pytest.raises(ValueError, match="fold: expected 0 to 4, received 7"):
         tiny_task.split(7)

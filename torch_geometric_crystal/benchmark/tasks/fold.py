@@ -54,7 +54,8 @@ def run_fold(
 ) -> FoldResult | None:
     """Train on one fold, predict its test part, and write the record.
 
-    Model selection uses the validation part alone; the test targets are read after the prediction, for the scores.
+    Model selection uses the validation part alone, and there is none where it is empty (``val_fraction`` 0); the test
+    targets are read after the prediction, for the scores.
 
     Args:
         task: from :func:`~torch_geometric_crystal.benchmark.tasks.load_task`.
@@ -108,13 +109,13 @@ def fold_crystals(task: Task, fold: int, config: RunConfig, callbacks: Sequence[
     Args:
         task: what to load.
         fold: number of the fold, from 0.
-        config: model, its options and those of its graph; the seed of the validation part.
+        config: model, its options and those of its graph; seed and share of the validation part.
         callbacks: told about progress.
 
     Raises:
         ValueError: for a fold that is not there.
     """
-    split = task.split(fold, config.seed)
+    split = task.split(fold, config.seed, config.val_fraction)
     for callback in callbacks:
         callback.on_message(f"opening the graphs of {task.name}")
     scout = build_model(config.model, config.model_options)
@@ -160,7 +161,7 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
 
     if config.model in BASELINES:
         return {"model": config.model, "seed": config.seed}
-    left_out = ("data", "targets", "device", "val_fraction", "test_fraction", "split_seed", "task")
+    left_out = ("data", "targets", "device", "test_fraction", "split_seed", "task")
     return {name: value for name, value in config.to_dict().items() if name not in left_out}
 
 
@@ -188,7 +189,7 @@ def record_of(
         parameters |= {
             "epochs": run.fit.progress.epoch,
             "weights": run.metrics["reported_weights"],
-            "validation": validation_rule(task, config.seed),
+            "validation": validation_rule(task, config.seed, config.val_fraction),
         }
     return score_fold(task, fold, config.model, values, parameters, effort)
 

@@ -77,12 +77,13 @@ class Task:
         check_argument(fold in range(len(self.splits)), "fold", f"0 to {len(self.splits) - 1}", fold)
         return self.splits[fold]
 
-    def split(self, fold: int, seed: int = 0) -> Split:
-        """Return one fold with a validation part: the protocol's own, else a random tenth of the training part.
+    def split(self, fold: int, seed: int = 0, share: float = VALIDATION_SHARE) -> Split:
+        """Return one fold with a validation part: the protocol's own, else a random share of the training part.
 
         Args:
             fold: its number, from 0.
             seed: seed of :func:`inner_split`.
+            share: share of the training part that validates; with 0 all of it is trained on, and none validates.
 
         Raises:
             ValueError: for a fold that is not there.
@@ -90,7 +91,7 @@ class Task:
         split = self.fold(fold)
         if split.val:
             return split
-        train, val = inner_split(len(split.train), seed)
+        train, val = inner_split(len(split.train), seed, share)
         return dataclasses.replace(
             split, train=tuple(split.train[k] for k in train), val=tuple(split.train[k] for k in val)
         )
@@ -102,20 +103,22 @@ class Task:
 
 
 def inner_split(number: int, seed: int = 0, share: float = VALIDATION_SHARE) -> tuple[list[int], list[int]]:
-    """Cut a fold's training part, 0 .. number - 1, into training and validation: a random tenth validates.
+    """Cut a fold's training part, 0 .. number - 1, into training and validation: a random share validates.
 
     The validation part is the first ``round(share * number)`` of numpy's ``default_rng(seed).permutation(number)``.
 
     Returns:
-        Sorted positions of the training and of the validation part.
+        Sorted positions of the training and of the validation part; with a share of 0 the latter is empty.
     """
     order = np.random.default_rng(seed).permutation(number)
     count = round(share * number)
     return sorted(order[count:].tolist()), sorted(order[:count].tolist())
 
 
-def validation_rule(task: Task, seed: int) -> str:
+def validation_rule(task: Task, seed: int, share: float = VALIDATION_SHARE) -> str:
     """Say in words which crystals validate."""
     if task.splits[0].val:
         return "the published validation part"
-    return f"{VALIDATION_SHARE:g} of the training part, drawn by numpy default_rng({seed})"
+    if share == 0:
+        return "none: all of the training part is trained on, and the last epochs predict"
+    return f"{share:g} of the training part, drawn by numpy default_rng({seed})"
