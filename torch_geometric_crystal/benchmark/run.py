@@ -98,7 +98,7 @@ def run_training(
         ValueError: for a setting that does not fit, naming it.
         CheckpointError: if the checkpoint to resume from cannot be used.
     """
-    config = _complete(config, output, resume)
+    config = complete_config(config, output, resume)
     scout = build_model(config.model, config.model_options)
     _tell(callbacks, f"opening {config.data}")
     transform = build_transform(scout, config.model, config.neighborhood)
@@ -122,7 +122,7 @@ def train_and_evaluate(
     errors of the others stand beside them in metrics.json.
     """
     output = Path(output)
-    config = dataclasses.replace(_complete(config, output, resume), targets=crystals.target_names)
+    config = dataclasses.replace(complete_config(config, output, resume), targets=crystals.target_names)
     model = build_run_model(config, crystals.target_names, crystals.units, crystals.classes)
     card: ModelCard = model.card  # type: ignore[assignment]
     transfer = None
@@ -174,8 +174,13 @@ def _continues(output: str | Path, resume: bool) -> bool:
     return resume and (Path(output) / "last.ckpt").is_file()
 
 
-def _complete(config: RunConfig, output: str | Path, resume: bool) -> RunConfig:
-    """The configuration with what the checkpoint to start from says, or that of the run itself where it continues."""
+def complete_config(config: RunConfig, output: str | Path, resume: bool) -> RunConfig:
+    """Return the configuration with what the checkpoint to start from says, or that of the run where it continues.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be used.
+        ValueError: if it is of another kind of model.
+    """
     return from_checkpoint(config, output if _continues(output, resume) else config.init_from)
 
 

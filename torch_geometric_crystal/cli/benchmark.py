@@ -35,6 +35,8 @@ Examples:
   tgcrystal benchmark matbench --task matbench_jdft2d --data-dir ~/matbench
 
   tgcrystal benchmark matbench --task 'elastic_2015:log10(G_VRH)' --task flla_2015 --model cgcnn --epochs 50
+
+  tgcrystal benchmark matbench --init-from runs/matbench --val-fraction 0 --lr 1e-4 --epochs 50 --output runs/longer
 """
 JARVIS_HELP = """Run models on the published split of JARVIS-DFT 3D and compare with the published errors.
 
@@ -134,6 +136,13 @@ def matbench(
         float, typer.Option(help="Share of each training part that validates; 0 trains on all of it, with no choice.")
     ] = 0.1,
     max_time: MaxTime = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights to start from: the output of an earlier benchmark, fold by fold, or one checkpoint that has "
+            "seen no test crystal."
+        ),
+    ] = None,
     tol: Tol = None,
     graph_option: GraphOption = None,
     model_option: ModelOption = None,
@@ -145,7 +154,8 @@ def matbench(
 
     configs = make_configs(
         model, tol, graph_option, model_option, preset, recipe,
-        {"seed": seed, "device": device, "precision": precision, "max_time": max_time, "val_fraction": val_fraction},
+        {"seed": seed, "device": device, "precision": precision, "max_time": max_time, "val_fraction": val_fraction}
+        | ({} if init_from is None else {"init_from": str(init_from)}),
     )  # fmt: skip
     loaders = [functools.partial(load_task, name, data_dir, download) for name in dict.fromkeys(task)]
     run_and_show(loaders, configs, output, fold or [], jobs)

@@ -53,6 +53,31 @@ def test_an_interrupted_fold_ends_the_run_and_is_continued(tiny_task, tiny_confi
     assert records[0].predictions == whole[0].predictions
 
 
+def test_each_fold_starts_from_the_same_fold_of_an_earlier_benchmark(tiny_task, tiny_config, tmp_path):
+    import torch
+
+    from torch_geometric_crystal.benchmark.checkpoint import load_model
+
+    run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "first", folds=[0, 1])
+    still = Recipe(epochs=1, batch_size=6, averaging_epochs=0, lr=1e-9, optimizer="sgd")
+    # Neither the architecture nor the graph is given again: they are the checkpoint's.
+    config = tiny_config(model_options={}, recipe=still, init_from=str(tmp_path / "first"), val_fraction=0.0)
+    records, _ = run_benchmark([lambda: tiny_task], [config], tmp_path / "second", folds=[0, 1])
+    for record in records:
+        fold = f"cgcnn/matbench_phonons/fold_{record.fold}"
+        earlier = dict(load_model(tmp_path / "first" / fold).named_parameters())
+        later = dict(load_model(tmp_path / "second" / fold).named_parameters())
+        assert all(torch.allclose(later[name], value, atol=1e-6) for name, value in earlier.items())
+        assert record.parameters["settings"]["init_from"] == str(tmp_path / "first" / fold)
+        assert record.parameters["settings"]["model_options"]["channels"] == 8
+    expected = "init_from: expected a checkpoint, or a benchmark's folder with a trained fold 2 of matbench_phonons by cgcnn"
+    with pytest.raises(ValueError, match=expected):
+        run_benchmark([lambda: tiny_task], [config], tmp_path / "second", folds=[2])
+    one = tiny_config(model_options={}, recipe=still, init_from=str(tmp_path / "first/cgcnn/matbench_phonons/fold_0"))
+    records, _ = run_benchmark([lambda: tiny_task], [one], tmp_path / "third", folds=[1])
+    assert records[0].parameters["settings"]["init_from"] == one.init_from
+
+
 def test_runs_with_other_settings_are_not_mixed(tiny_task, tiny_config, tmp_path):
     run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "out", folds=[0])
     other = tiny_config(recipe=Recipe(epochs=3, batch_size=6, averaging_epochs=1), seed=1)

@@ -1,5 +1,6 @@
 """Models times tasks times folds: each in a folder of its own, continued where it was left, several at a time."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ def run_benchmark(
     A fold that has its record is not run again; one that was interrupted or killed continues from its last.ckpt. The
     settings of each model and task are kept in ``settings.yaml``, and folds of other settings are not mixed with them.
 
+    Where a configuration's ``init_from`` is the ``output`` of an earlier benchmark, each fold starts from the weights
+    that the same model has of the same task and fold there, so that none of them has seen the fold's test part.
+
     Args:
         loaders: functions that open the tasks; they must be picklable if `jobs` is above 1.
         configs: one for each model or baseline.
@@ -42,7 +46,8 @@ def run_benchmark(
         The records of the folds asked for, and whether all of them are there; they are not after an interruption.
 
     Raises:
-        ValueError: for an unknown model or fold, or if `output` holds runs with other settings.
+        ValueError: for an unknown model or fold, if `output` holds runs with other settings, or if a fold to start from
+            is not there.
     """
     check_argument(jobs >= 1, "jobs", "at least 1", jobs)
     check_argument(min(len(loaders), len(configs)) >= 1, "task, model", "at least one of each", "none")
@@ -60,13 +65,24 @@ def run_benchmark(
             folder = output / config.model / folder_name(task.name)
             _check_settings(task, config, folder)
             for fold in chosen:
-                job = FoldJob(loader, fold, config, folder / f"fold_{fold}", reporter)
+                job = FoldJob(loader, fold, _started(config, task, fold), folder / f"fold_{fold}", reporter)
                 asked.append(job.folder)
                 if read_record(job.folder) is None:
                     waiting.append(job)
     complete = _run_here(waiting, loader, task) if jobs == 1 else run_in_processes(waiting, jobs)
     records = [record for folder in asked if (record := read_record(folder)) is not None]
     return records, complete
+
+
+def _started(config: RunConfig, task: Task, fold: int) -> RunConfig:
+    """The configuration with the fold of an earlier benchmark in place of that benchmark's folder."""
+    models = Path(config.init_from) / config.model
+    if not config.init_from or not models.is_dir():
+        return config
+    earlier = models / folder_name(task.name) / f"fold_{fold}"
+    expected = f"a checkpoint, or a benchmark's folder with a trained fold {fold} of {task.name} by {config.model}"
+    check_argument((earlier / "last.ckpt").is_file(), "init_from", expected, config.init_from)
+    return dataclasses.replace(config, init_from=str(earlier))
 
 
 def check_model(config: RunConfig) -> None:

@@ -17,7 +17,7 @@ from torch_geometric_crystal.benchmark.config import RunConfig
 from torch_geometric_crystal.benchmark.evaluation import errors_of, write_evaluation
 from torch_geometric_crystal.benchmark.prediction import Predictions, predict
 from torch_geometric_crystal.benchmark.recording import write_json
-from torch_geometric_crystal.benchmark.run import RunResult, train_and_evaluate
+from torch_geometric_crystal.benchmark.run import RunResult, complete_config, train_and_evaluate
 from torch_geometric_crystal.benchmark.sources import PARTS, CrystalParts
 from torch_geometric_crystal.benchmark.tasks.record import FoldRecord, write_record
 from torch_geometric_crystal.benchmark.tasks.scoring import score_fold
@@ -69,7 +69,8 @@ def run_fold(
         Record and run; None if training was interrupted.
 
     Raises:
-        ValueError: for a fold that is not there, or an unknown model.
+        ValueError: for a fold that is not there, an unknown model, or a checkpoint to start from of another one.
+        CheckpointError: if the checkpoint to start or to resume from cannot be used.
         ArithmeticError: if the model predicts something that is not a number.
     """
     from torch_geometric_crystal.benchmark.baselines import BASELINES, run_baseline_fold
@@ -77,6 +78,7 @@ def run_fold(
     if config.model in BASELINES:
         return FoldResult(run_baseline_fold(task, fold, config, output, callbacks), None)
     output = Path(output)
+    config = complete_config(config, output, resume)
     crystals = fold_crystals(task, fold, config, callbacks)
     hidden = dataclasses.replace(crystals, parts=crystals.parts | {"test": []})
     config = dataclasses.replace(config, data=task.name, task=task.kind)
