@@ -112,6 +112,27 @@ def test_bar_is_shown_on_a_terminal(capsys):
     assert bar.progress is None
 
 
+def test_without_a_terminal_a_long_epoch_says_where_it_is(capsys, monkeypatch):
+    from torch_geometric_crystal.cli import display
+
+    now = 1000.0
+    monkeypatch.setattr(display.time, "perf_counter", lambda: now)
+    bar = display.TrainingBar("model")
+    bar.on_start(2, 0, None)
+    bar.on_epoch_start(1, 300, 0)
+    for _ in range(200):
+        now += 1.0
+        bar.on_batch_end(1, now)
+    bar.on_epoch_end({"epoch": 1, "train_loss": 0.25, "val_mae_e": 0.5}, True)
+    bar.on_end("finished")
+    assert capsys.readouterr().out.splitlines() == [
+        "model: epoch 1/2, batch 60 of 300",
+        "model: epoch 1/2, batch 120 of 300",
+        "model: epoch 1/2, batch 180 of 300",
+        "model: epoch 1/2 loss 0.2500, val MAE 0.5",
+    ]
+
+
 def test_bar_knows_every_event():
     from torch_geometric_crystal.cli.display import TrainingBar
 

@@ -2,12 +2,10 @@ import errno
 import multiprocessing
 import os
 import pickle
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import filelock
 import numpy as np
 import pytest
 import torch
@@ -243,18 +241,6 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_data_set(source, tmp_
     (tmp_path / "file").write_text("")
     with pytest.warns(CacheWarning, match="was not written"):
         assert len(CrystalDataset(source, tmp_path / "file" / "cache")) == 6
-
-
-@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("no flock")])
-def test_where_files_cannot_be_locked_the_folder_is_named_and_the_cache_made(source, tmp_path, monkeypatch, error):
-    def refuse(self):
-        raise error
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
-    named = re.escape(f"files in {tmp_path} cannot be locked")
-    with pytest.warns(CacheWarning, match=f"{named} .*processes that start at once each make the cache"):
-        assert len(CrystalDataset(source, tmp_path)) == 6
-    assert len(CrystalDataset(source, tmp_path)) == 6  # from the cache, for which no lock is needed
 
 
 def test_a_worker_that_imports_an_unguarded_script_is_told_so(source, tmp_path, monkeypatch):

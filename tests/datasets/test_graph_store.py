@@ -1,3 +1,5 @@
+import copy
+import importlib
 import json
 import os
 import pickle
@@ -186,6 +188,18 @@ def test_a_damaged_shard_is_found_when_read_and_made_anew(source, store):
         on_disk[4]
     write_graph_store(source, store, GRAPH, shard_size=4, num_workers=0)
     assert OnDiskCrystals(store)[4].structure_id == "c4"
+
+
+def test_a_shard_is_verified_once_for_all_views(store, monkeypatch):
+    module = importlib.import_module("torch_geometric_crystal.datasets.graph_store")
+    hashed, original = [], module.hash_file
+    monkeypatch.setattr(module, "hash_file", lambda path: hashed.append(path.name) or original(path))
+    on_disk = OnDiskCrystals(store)
+    views = [on_disk, on_disk.index_select([0, 5]), on_disk.with_fields("y"), copy.copy(on_disk)]
+    for view in views:
+        assert [crystal.y.shape for crystal in view]
+    assert sorted(hashed) == sorted(path.name for path in store.glob("*.safetensors"))
+    assert pickle.loads(pickle.dumps(on_disk))[0].structure_id == "c0"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from rich.table import Table
 
 LOG_SECONDS = 10.0
 """Without a terminal, epochs are reported as lines at least this far apart."""
+BATCH_LOG_SECONDS = 60.0
+"""Likewise, a long epoch reports where it is."""
 SHOWN_ERRORS = {"val_mae_": "MAE", "val_cross_entropy_": "cross-entropy", "val_accuracy_": "accuracy"}
 """How the columns of a history begin that the bar shows, and what they are called there."""
 COLUMNS = {
@@ -63,7 +65,7 @@ class TrainingBar:
         self.progress: Progress | None = None
         self.task = TaskID(0)
         self.epochs = 0
-        self.shown_at = 0.0
+        self.shown_at = self.epoch_began_at = 0.0
         self.unshown: dict[str, float] = {}
         self.limit: float | None = None
 
@@ -93,6 +95,7 @@ class TrainingBar:
         """Remember how many batches the epoch has."""
         self.num_batches = max(num_batches, 1)
         self.batch = done
+        self.epoch_began_at = time.perf_counter()
 
     def on_batch_end(self, epoch: int, seconds: float) -> None:
         """Move the bar by a batch; with a time limit it shows the share of the time if that is larger."""
@@ -102,6 +105,8 @@ class TrainingBar:
             if self.limit is not None:
                 done = max(done, self.epochs * seconds / (60.0 * self.limit))
             self.progress.update(self.task, completed=round(min(done, self.epochs), 2))
+        elif time.perf_counter() - max(self.shown_at, self.epoch_began_at) >= BATCH_LOG_SECONDS:
+            self._line(f"epoch {epoch}/{self.epochs}, batch {self.batch} of {self.num_batches}")
 
     def on_epoch_end(self, row: dict[str, float], is_best: bool) -> None:
         """Show the epoch's loss and errors."""
@@ -109,7 +114,7 @@ class TrainingBar:
         if self.progress is not None:
             self.progress.update(self.task, state=state)
         elif time.perf_counter() - self.shown_at >= LOG_SECONDS:
-            self._line(row)
+            self._epoch_line(row)
         else:
             self.unshown = row
 
@@ -119,11 +124,15 @@ class TrainingBar:
             self.progress.stop()
             self.progress = None
         elif self.unshown:
-            self._line(self.unshown)
+            self._epoch_line(self.unshown)
 
-    def _line(self, row: dict[str, float]) -> None:
-        self.console.print(f"{self.name}: epoch {row['epoch']:g}/{self.epochs} {self._state(row)}", soft_wrap=True)
-        self.shown_at, self.unshown = time.perf_counter(), {}
+    def _epoch_line(self, row: dict[str, float]) -> None:
+        self._line(f"epoch {row['epoch']:g}/{self.epochs} {self._state(row)}")
+        self.unshown = {}
+
+    def _line(self, text: str) -> None:
+        self.console.print(f"{self.name}: {text}", soft_wrap=True)
+        self.shown_at = time.perf_counter()
 
     def _state(self, row: Mapping[str, float]) -> str:
         parts = [f"loss {row['train_loss']:.4f}"]

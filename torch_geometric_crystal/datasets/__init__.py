@@ -9,6 +9,7 @@ from torch_geometric_crystal.datasets.compact_store import CompactStore, write_c
 from torch_geometric_crystal.datasets.convert import Conversion, convert
 from torch_geometric_crystal.datasets.crystal_dataset import CrystalDataset
 from torch_geometric_crystal.datasets.elastic_2015 import Elastic2015
+from torch_geometric_crystal.datasets.file_lock import LockWarning
 from torch_geometric_crystal.datasets.flla_2015 import FLLA2015
 from torch_geometric_crystal.datasets.graph_store import OnDiskCrystals
 from torch_geometric_crystal.datasets.labels import LabelSource
@@ -34,6 +35,7 @@ __all__ = [
     "Entry",
     "FileResult",
     "LabelSource",
+    "LockWarning",
     "MP20Val",
     "MatbenchPhonons",
     "OnDiskCrystals",

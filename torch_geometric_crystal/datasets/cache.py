@@ -1,6 +1,5 @@
 """The cache of processed data sets: plain tensors and texts, read without unpickling objects."""
 
-import errno
 import importlib
 import os
 import warnings
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from torch_geometric.data import Data, InMemoryDataset
 
@@ -19,7 +17,6 @@ from torch_geometric_crystal.datasets.processing import Fault
 CACHE_FORMAT = 2
 """Raised whenever the layout of the cache file, or the meaning of what is in it, changes."""
 
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
 _TRUSTED_PACKAGES = ("torch_geometric", "torch_geometric_crystal")
 
 
@@ -47,30 +44,6 @@ def cache_path(folder: Path, name: str, key: str) -> Path:
     """The file for a source called `name` under `key`."""
     readable = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:60].strip(".") or "crystals"
     return folder / f"{readable}-{key[:24]}.pt"
-
-
-def acquire_lock(path: Path) -> filelock.BaseFileLock | None:
-    """The lock of a cache file or folder, held until the process ends at the latest; None where none can be had.
-
-    Without it all is right still, since the file appears whole by renaming: only work is done twice.
-
-    Warns:
-        CacheWarning: if the file system does not lock files. (Of a folder that cannot be written, the writing tells.)
-    """
-    lock = filelock.FileLock(f"{path}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        if getattr(error, "errno", None) not in _NOT_WRITABLE:
-            warnings.warn(
-                f"files in {path.parent} cannot be locked ({error}): processes that start at once each make the cache. "
-                "Start one first, or give a root on a local disk",
-                CacheWarning,
-                stacklevel=5,
-            )
-        return None
-    return lock
 
 
 def write_cache(path: Path, key: str, crystals: list[Data], target_names: tuple[str, ...], faults: list[Fault]) -> None:

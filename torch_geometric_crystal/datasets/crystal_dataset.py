@@ -16,12 +16,12 @@ from torch_geometric_crystal.datasets.cache import (
     CACHE_FORMAT,
     CachedDataset,
     CacheWarning,
-    acquire_lock,
     cache_path,
     default_cache_folder,
     read_cache,
     write_collated,
 )
+from torch_geometric_crystal.datasets.file_lock import acquire_lock
 from torch_geometric_crystal.datasets.fingerprint import FingerprintError, describe, hash_text
 from torch_geometric_crystal.datasets.open_source import open_source
 from torch_geometric_crystal.datasets.processing import Processed, Recipe, StructureWarning, process
@@ -67,6 +67,7 @@ class CrystalDataset(InMemoryDataset):
     Warns:
         StructureWarning: a summary of what was skipped or noted.
         CacheWarning: if the cache cannot be read or written; the data set works all the same.
+        LockWarning: if files in the cache's folder cannot be locked; likewise.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class CrystalDataset(InMemoryDataset):
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             # A worker that imports its parent's script runs this line again while the parent waits for the worker.
             raise RuntimeError("put the script's work under if __name__ == '__main__':, or pass num_workers=0")
-        lock = acquire_lock(path)
+        lock = acquire_lock(path.with_name(f"{path.name}.lock"))
         try:
             if lock is not None:
                 remove_leftovers(path)

@@ -16,6 +16,7 @@ from torch_geometric_crystal.checks import InvalidStructureError, check_argument
 from torch_geometric_crystal.datasets.atomic_write import atomic_write, remove_leftovers
 from torch_geometric_crystal.datasets.cache import class_name
 from torch_geometric_crystal.datasets.convert import Conversion
+from torch_geometric_crystal.datasets.file_lock import acquire_lock
 from torch_geometric_crystal.datasets.fingerprint import hash_file, hash_text
 from torch_geometric_crystal.datasets.graph_store import INDEX_NAME, STORE_FORMAT, transform_key
 from torch_geometric_crystal.datasets.open_source import open_source
@@ -58,6 +59,9 @@ def write_graph_store(
         ValueError: if no structure is left, the folder holds something else, or another process is writing it.
         TypeError: if a field of a crystal is neither a tensor nor a text.
         OSError: if a file cannot be written; run the same call again to continue.
+
+    Warns:
+        LockWarning: if files in the folder cannot be locked.
     """
     check_choice("on_error", on_error, ("raise", "skip"))
     check_argument(shard_size >= 1, "shard_size", "at least 1", shard_size)
@@ -201,9 +205,8 @@ def _check_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _only_writer(folder: Path) -> Iterator[None]:
-    lock = filelock.FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock = acquire_lock(folder / ".lock", timeout=0.0)
     except filelock.Timeout as error:
         raise ValueError(
             f"{folder} is being written by another process: wait for it, or give another folder"
@@ -211,7 +214,8 @@ def _only_writer(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,3 +1,4 @@
+import errno
 import functools
 import os
 import signal
@@ -13,6 +14,7 @@ from torch_geometric_crystal.benchmark.recipe import Recipe
 from torch_geometric_crystal.benchmark.tasks import job, load_task, run_benchmark
 from torch_geometric_crystal.benchmark.tasks.benchmark import folder_name
 from torch_geometric_crystal.benchmark.tasks.record import read_record
+from torch_geometric_crystal.datasets import LockWarning
 
 ROOT = Path(__file__).parents[3]
 
@@ -70,7 +72,7 @@ def test_each_fold_starts_from_the_same_fold_of_an_earlier_benchmark(tiny_task, 
         assert all(torch.allclose(later[name], value, atol=1e-6) for name, value in earlier.items())
         assert record.parameters["settings"]["init_from"] == str(tmp_path / "first" / fold)
         assert record.parameters["settings"]["model_options"]["channels"] == 8
-    expected = "init_from: expected a checkpoint, or a benchmark's folder with a trained fold 2 of matbench_phonons by cgcnn"
+    expected = "init_from: expected a checkpoint, or .* a trained fold 2 of matbench_phonons by cgcnn"
     with pytest.raises(ValueError, match=expected):
         run_benchmark([lambda: tiny_task], [config], tmp_path / "second", folds=[2])
     one = tiny_config(model_options={}, recipe=still, init_from=str(tmp_path / "first/cgcnn/matbench_phonons/fold_0"))
@@ -115,6 +117,16 @@ def test_a_fold_that_another_process_runs_is_left_to_it(tiny_task, tiny_config, 
         pytest.raises(ValueError, match=r"another process is at work in .*fold_0"),
     ):
         run_benchmark([lambda: tiny_task], [tiny_config("mean")], tmp_path / "out", folds=[0])
+
+
+def test_where_files_cannot_be_locked_a_fold_runs_all_the_same(tiny_task, tiny_config, tmp_path, monkeypatch):
+    def refuse(self, timeout=None):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    with pytest.warns(LockWarning, match="fold_0 cannot be locked"):
+        _, complete = run_benchmark([lambda: tiny_task], [tiny_config("mean")], tmp_path / "out", folds=[0])
+    assert complete
 
 
 def test_a_process_takes_the_device_that_it_was_dealt_unless_one_is_configured(

@@ -14,6 +14,7 @@ from torch_geometric_crystal.benchmark.tasks.fold import run_fold
 from torch_geometric_crystal.benchmark.tasks.record import read_record
 from torch_geometric_crystal.benchmark.tasks.task import Task
 from torch_geometric_crystal.datasets.atomic_write import TEMPORARY_SUFFIX
+from torch_geometric_crystal.datasets.file_lock import acquire_lock
 
 LOCK_SECONDS = 30.0
 """How long a fold waits for another process that holds its folder; one that was killed lets go at once."""
@@ -75,9 +76,12 @@ def run_job(job: FoldJob, task: Task, device: str | None = None) -> bool:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold a folder against other processes."""
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with filelock.FileLock(folder / ".lock", timeout=LOCK_SECONDS):
-            yield
+        lock = acquire_lock(folder / ".lock", timeout=LOCK_SECONDS)
     except filelock.Timeout as error:
         raise ValueError(f"output: another process is at work in {folder}; wait for it, or choose another") from error
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()

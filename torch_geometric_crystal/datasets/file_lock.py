@@ -1,0 +1,46 @@
+"""Locks against other processes, on file systems that have them."""
+
+import errno
+import warnings
+from pathlib import Path
+
+import filelock
+
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
+
+
+class LockWarning(UserWarning):
+    """Files cannot be locked; the work is done all the same, by several processes at once if they start at once."""
+
+
+def acquire_lock(path: Path, timeout: float = -1.0) -> filelock.BaseFileLock | None:
+    """The lock of a lock file, held until the process ends at the latest; None where none can be had.
+
+    Without it all is right still where files appear whole, by renaming: only work is done twice.
+
+    Args:
+        path: The lock file; its folder is made.
+        timeout: Seconds to wait for another process that holds it; forever if negative.
+
+    Raises:
+        filelock.Timeout: if another process holds it longer.
+
+    Warns:
+        LockWarning: if the file system does not lock files. (Of a folder that cannot be written, the writing tells.)
+    """
+    lock = filelock.FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=timeout)
+    except filelock.Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", None) not in _NOT_WRITABLE:
+            warnings.warn(
+                f"files in {path.parent} cannot be locked ({error}): processes that start at once each do the same "
+                "work. Start one at a time, or choose a folder on a local disk",
+                LockWarning,
+                stacklevel=3,
+            )
+        return None
+    return lock
