@@ -12,8 +12,8 @@ import pytest
 
 from torch_geometric_crystal.benchmark.recipe import Recipe
 from torch_geometric_crystal.benchmark.tasks import job, load_task, run_benchmark
-from torch_geometric_crystal.benchmark.tasks.benchmark import folder_name
 from torch_geometric_crystal.benchmark.tasks.record import read_record
+from torch_geometric_crystal.benchmark.tasks.task import folder_name
 from torch_geometric_crystal.datasets import LockWarning
 
 ROOT = Path(__file__).parents[3]
@@ -70,14 +70,16 @@ def test_each_fold_starts_from_the_same_fold_of_an_earlier_benchmark(tiny_task, 
         earlier = dict(load_model(tmp_path / "first" / fold).named_parameters())
         later = dict(load_model(tmp_path / "second" / fold).named_parameters())
         assert all(torch.allclose(later[name], value, atol=1e-6) for name, value in earlier.items())
-        assert record.parameters["settings"]["init_from"] == str(tmp_path / "first" / fold)
-        assert record.parameters["settings"]["model_options"]["channels"] == 8
+        assert record.parameters["settings"]["init_from"] == str(tmp_path / "first")
+        (before,) = record.parameters["started_from"]
+        assert (before["val_fraction"], before["model_options"]) == (0.1, {"channels": 8})
     expected = "init_from: expected a checkpoint, or .* a trained fold 2 of matbench_phonons by cgcnn"
     with pytest.raises(ValueError, match=expected):
         run_benchmark([lambda: tiny_task], [config], tmp_path / "second", folds=[2])
     one = tiny_config(model_options={}, recipe=still, init_from=str(tmp_path / "first/cgcnn/matbench_phonons/fold_0"))
     records, _ = run_benchmark([lambda: tiny_task], [one], tmp_path / "third", folds=[1])
     assert records[0].parameters["settings"]["init_from"] == one.init_from
+    assert records[0].parameters["started_from"][0]["seed"] == 0
 
 
 def test_runs_with_other_settings_are_not_mixed(tiny_task, tiny_config, tmp_path):

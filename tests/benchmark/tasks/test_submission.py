@@ -73,7 +73,7 @@ def test_each_task_has_its_own_settings_in_the_source_file(run, tmp_path):
     records += [dataclasses.replace(r, task="matbench_jdft2d", num_folds=6, parameters=other) for r in records]
     write_submission(records, tmp_path / "out/mean", "command")
     text = (tmp_path / "out/mean/run.py").read_text()
-    assert "SETTINGS = {'matbench_phonons': [{'model': 'mean', 'seed': 0}]}" in text
+    assert "SETTINGS = {'matbench_phonons': [[{'model': 'mean', 'seed': 0}]]}" in text
     assert "matbench_jdft2d" not in text
 
 
@@ -106,10 +106,14 @@ def test_records_of_two_models_are_not_mixed(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["cgcnn", "two-cgcnn"])
-def test_the_source_file_gives_the_same_results(tiny_task, tiny_config, tmp_path, model):
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_the_source_file_gives_the_same_results(tiny_task, tiny_config, tmp_path, model, goes_on):
     runs = [tmp_path / f"out_{seed}" for seed in range(2)]
     for seed, run in enumerate(runs):
-        run_benchmark([lambda: tiny_task], [tiny_config(seed=seed)], run)
+        before = str(tmp_path / f"before_{seed}") if goes_on else ""
+        if goes_on:
+            run_benchmark([lambda: tiny_task], [tiny_config(seed=seed)], before)
+        run_benchmark([lambda: tiny_task], [tiny_config(seed=seed, init_from=before, val_fraction=0.0)], run)
     combine_runs(runs, tmp_path / "out_0", "two-cgcnn", lambda name: tiny_task)
     records = [record for record in read_records(runs[0]) if record.model == model]
     entry = runs[0] / model
@@ -131,4 +135,9 @@ def test_the_source_file_gives_the_same_results(tiny_task, tiny_config, tmp_path
         json.loads(gzip.decompress((entry / name).read_bytes()))["tasks"]
         for name in ("results.json.gz", "again/results.json.gz")
     )
+    for tasks in (first, again) if goes_on else ():
+        for fold in tasks["matbench_phonons"]["results"].values():
+            for member in fold["parameters"].get("members", [fold["parameters"]]):
+                assert [training["val_fraction"] for training in member["started_from"]] == [0.1]
+                assert member["settings"].pop("init_from")  # a folder of the run
     assert first == again

@@ -1,17 +1,15 @@
 """Models times tasks times folds: each in a folder of its own, continued where it was left, several at a time."""
 
-import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch_geometric_crystal.benchmark.config import RunConfig
 from torch_geometric_crystal.benchmark.recording import write_text
-from torch_geometric_crystal.benchmark.tasks.fold import settings_of
+from torch_geometric_crystal.benchmark.tasks.fold import settings_of, starting_point
 from torch_geometric_crystal.benchmark.tasks.job import FoldJob, Loader, Reporter, run_job
 from torch_geometric_crystal.benchmark.tasks.record import FOLD_FILE, FoldRecord, read_record
-from torch_geometric_crystal.benchmark.tasks.task import Task
+from torch_geometric_crystal.benchmark.tasks.task import Task, folder_name
 from torch_geometric_crystal.benchmark.tasks.workers import run_in_processes
 from torch_geometric_crystal.checks import check_argument, check_choice
 
@@ -65,24 +63,14 @@ def run_benchmark(
             folder = output / config.model / folder_name(task.name)
             _check_settings(task, config, folder)
             for fold in chosen:
-                job = FoldJob(loader, fold, _started(config, task, fold), folder / f"fold_{fold}", reporter)
+                starting_point(config, task, fold)
+                job = FoldJob(loader, fold, config, folder / f"fold_{fold}", reporter)
                 asked.append(job.folder)
                 if read_record(job.folder) is None:
                     waiting.append(job)
     complete = _run_here(waiting, loader, task) if jobs == 1 else run_in_processes(waiting, jobs)
     records = [record for folder in asked if (record := read_record(folder)) is not None]
     return records, complete
-
-
-def _started(config: RunConfig, task: Task, fold: int) -> RunConfig:
-    """The configuration with the fold of an earlier benchmark in place of that benchmark's folder."""
-    models = Path(config.init_from) / config.model
-    if not config.init_from or not models.is_dir():
-        return config
-    earlier = models / folder_name(task.name) / f"fold_{fold}"
-    expected = f"a checkpoint, or a benchmark's folder with a trained fold {fold} of {task.name} by {config.model}"
-    check_argument((earlier / "last.ckpt").is_file(), "init_from", expected, config.init_from)
-    return dataclasses.replace(config, init_from=str(earlier))
 
 
 def check_model(config: RunConfig) -> None:
@@ -94,11 +82,6 @@ def check_model(config: RunConfig) -> None:
     check_choice("model", config.model, [*sorted(MODELS), *BASELINES])
     if config.model in MODELS:
         build_transform(build_model(config.model, config.model_options), config.model, config.neighborhood)
-
-
-def folder_name(task_name: str) -> str:
-    """Return a task's name as a folder's: letters, digits, ``_``, ``-`` and dots."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", task_name).strip("-.")
 
 
 def _run_here(jobs: Sequence[FoldJob], loader: Loader, task: Task) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from torch_geometric_crystal import __version__
 from torch_geometric_crystal.benchmark.tasks.record import FoldRecord, read_records
 from torch_geometric_crystal.benchmark.tasks.scoring import score_fold, write_fold
-from torch_geometric_crystal.benchmark.tasks.task import Task
+from torch_geometric_crystal.benchmark.tasks.task import Task, folder_name
 from torch_geometric_crystal.checks import check_argument
 
 Member = tuple[str, str]
@@ -35,8 +35,6 @@ def combine_runs(
     Raises:
         ValueError: if there are not two members for each task, one lacks a fold that another has, or two are the same.
     """
-    from torch_geometric_crystal.benchmark.tasks.benchmark import folder_name
-
     check_argument(folder_name(name) == name, "name", "letters, digits, '_', '-' and dots", name)
     by_task: dict[str, dict[Member, dict[int, FoldRecord]]] = {}
     for run in runs:

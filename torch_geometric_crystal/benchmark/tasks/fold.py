@@ -19,9 +19,10 @@ from torch_geometric_crystal.benchmark.prediction import Predictions, predict
 from torch_geometric_crystal.benchmark.recording import write_json
 from torch_geometric_crystal.benchmark.run import RunResult, complete_config, train_and_evaluate
 from torch_geometric_crystal.benchmark.sources import PARTS, CrystalParts
-from torch_geometric_crystal.benchmark.tasks.record import FoldRecord, write_record
+from torch_geometric_crystal.benchmark.tasks.record import FoldRecord, read_record, write_record
 from torch_geometric_crystal.benchmark.tasks.scoring import score_fold
-from torch_geometric_crystal.benchmark.tasks.task import Task, validation_rule
+from torch_geometric_crystal.benchmark.tasks.task import Task, folder_name, validation_rule
+from torch_geometric_crystal.checks import check_argument
 from torch_geometric_crystal.datasets import CrystalDataset, cached_graph_store
 
 CLASSES = ("False", "True")
@@ -78,11 +79,12 @@ def run_fold(
     if config.model in BASELINES:
         return FoldResult(run_baseline_fold(task, fold, config, output, callbacks), None)
     output = Path(output)
-    config = complete_config(config, output, resume)
-    crystals = fold_crystals(task, fold, config, callbacks)
+    start = starting_point(config, task, fold)
+    complete = complete_config(dataclasses.replace(config, init_from=start), output, resume)
+    crystals = fold_crystals(task, fold, complete, callbacks)
     hidden = dataclasses.replace(crystals, parts=crystals.parts | {"test": []})
-    config = dataclasses.replace(config, data=task.name, task=task.kind)
-    run = train_and_evaluate(config, hidden, output, callbacks, resume)
+    complete = dataclasses.replace(complete, data=task.name, task=task.kind)
+    run = train_and_evaluate(complete, hidden, output, callbacks, resume)
     if run.model is None:
         return None
     for callback in callbacks:
@@ -100,6 +102,24 @@ def run_fold(
     _record_test(task, fold, run, predictions, output)
     write_record(record, output)
     return FoldResult(record, run)
+
+
+def starting_point(config: RunConfig, task: Task, fold: int) -> str:
+    """Return the checkpoint, or run's folder, that a fold starts from; empty for none.
+
+    Where ``init_from`` is the ``output`` of an earlier :func:`~torch_geometric_crystal.benchmark.run_benchmark`, it is
+    the folder that the same model, task and fold have there: the weights have not seen the fold's test part.
+
+    Raises:
+        ValueError: if the fold has no checkpoint there.
+    """
+    models = Path(config.init_from) / config.model
+    if not config.init_from or not models.is_dir():
+        return config.init_from
+    earlier = models / folder_name(task.name) / f"fold_{fold}"
+    expected = f"a checkpoint, or a benchmark's folder with a trained fold {fold} of {task.name} by {config.model}"
+    check_argument((earlier / "last.ckpt").is_file(), "init_from", expected, config.init_from)
+    return str(earlier)
 
 
 def fold_crystals(task: Task, fold: int, config: RunConfig, callbacks: Sequence[Callback] = ()) -> CrystalParts:
@@ -193,6 +213,11 @@ def record_of(
             "weights": run.metrics["reported_weights"],
             "validation": validation_rule(task, config.seed, config.val_fraction),
         }
+    start = starting_point(config, task, fold)
+    earlier = read_record(start) if start else None
+    if earlier is not None:
+        before = earlier.parameters
+        parameters["started_from"] = [*before.get("started_from", []), before["settings"]]
     return score_fold(task, fold, config.model, values, parameters, effort)
 
 

@@ -81,7 +81,7 @@ def write_submission(records: Sequence[FoldRecord], folder: str | Path, command:
         folder, model = Path(folder), models.pop()
         write_results(recorded_benchmark(complete), folder / RESULTS_FILE)
         settings = {r.task: _members(r) for r in records if r.task in complete}
-        trained = sorted({member["model"] for members in settings.values() for member in members})
+        trained = sorted({stages[-1]["model"] for members in settings.values() for stages in members})
         _write_info(model, trained, list(complete), folder / INFO_FILE, command)
         write_text(folder / SOURCE_FILE, source_file(model, settings, command))
     return list(complete)
@@ -132,9 +132,10 @@ def _results(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _members(record: FoldRecord) -> list[dict[str, Any]]:
-    """Settings of the models whose mean is the record's prediction; of a single one for most records."""
-    return [member["settings"] for member in record.parameters.get("members", [record.parameters])]
+def _members(record: FoldRecord) -> list[list[dict[str, Any]]]:
+    """Of each model whose mean is the prediction, for most records one: the settings of its trainings, in order."""
+    members = record.parameters.get("members", [record.parameters])
+    return [[*member.get("started_from", []), member["settings"]] for member in members]
 
 
 def _write_info(model: str, trained: Sequence[str], tasks: list[str], path: Path, command: str) -> None:
@@ -165,12 +166,13 @@ def _versions() -> list[str]:
     return found
 
 
-def source_file(model: str, settings: Mapping[str, Sequence[Mapping[str, Any]]], command: str) -> str:
+def source_file(model: str, settings: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], command: str) -> str:
     """Return a script that makes the results again, with matbench's own calls in it.
 
     Args:
         model: the model's name.
-        settings: of each official task, by its name: one of each model whose mean predicts.
+        settings: of each official task, by its name: of each model whose mean predicts, those of its trainings, each
+            of which starts from the one before it.
         command: the command line that made them.
     """
     from pprint import pformat
@@ -203,9 +205,14 @@ def main(data_dir, output):
         give_targets(official, task.ids, task.values)
         for fold in official.folds:
             records = []
-            for number, settings in enumerate(members):
-                folder, config = output / name / f"model_{{number}}" / f"fold_{{fold}}", RunConfig.from_dict(settings)
-                records.append(read_record(folder) or run_fold(task, fold, config, folder, resume=True).record)
+            for number, trainings in enumerate(members):
+                start = ""
+                for training, settings in enumerate(trainings):
+                    folder = output / name / f"model_{{number}}" / f"training_{{training}}" / f"fold_{{fold}}"
+                    config = RunConfig.from_dict(settings | ({{"init_from": start}} if start else {{}}))
+                    record = read_record(folder) or run_fold(task, fold, config, folder, resume=True).record
+                    start = str(folder)
+                records.append(record)
             record = records[0] if len(records) == 1 else combine_records(task, records, "{model}")
             official.record(fold, list(record.predictions.values()), params=record.parameters)
     write_results(benchmark, output / "{RESULTS_FILE}")

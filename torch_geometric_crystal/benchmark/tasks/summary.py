@@ -9,8 +9,8 @@ import numpy as np
 
 from torch_geometric_crystal.benchmark.published import LeaderboardEntry, is_better_high, leaderboard, source_of
 from torch_geometric_crystal.benchmark.recording import write_table, write_text
-from torch_geometric_crystal.benchmark.tasks.benchmark import folder_name
 from torch_geometric_crystal.benchmark.tasks.record import FoldRecord, read_records
+from torch_geometric_crystal.benchmark.tasks.task import folder_name
 
 SUMMARY_TABLE, SUMMARY_TEXT = "summary.csv", "summary.md"
 

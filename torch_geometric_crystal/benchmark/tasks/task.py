@@ -1,6 +1,7 @@
 """A benchmark task: crystals with one target, how they are cut, and in words what that is."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,3 +123,8 @@ def validation_rule(task: Task, seed: int, share: float = VALIDATION_SHARE) -> s
     if share == 0:
         return "none: all of the training part is trained on, and the last epochs predict"
     return f"{share:g} of the training part, drawn by numpy default_rng({seed})"
+
+
+def folder_name(task_name: str) -> str:
+    """Return a task's name as a folder's: letters, digits, ``_``, ``-`` and dots."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", task_name).strip("-.")
