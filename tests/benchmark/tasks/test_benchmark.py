@@ -1,6 +1,8 @@
 import errno
 import functools
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,10 +78,29 @@ def test_each_fold_starts_from_the_same_fold_of_an_earlier_benchmark(tiny_task, 
     expected = "init_from: expected a checkpoint, or .* a trained fold 2 of matbench_phonons by cgcnn"
     with pytest.raises(ValueError, match=expected):
         run_benchmark([lambda: tiny_task], [config], tmp_path / "second", folds=[2])
-    one = tiny_config(model_options={}, recipe=still, init_from=str(tmp_path / "first/cgcnn/matbench_phonons/fold_0"))
-    records, _ = run_benchmark([lambda: tiny_task], [one], tmp_path / "third", folds=[1])
-    assert records[0].parameters["settings"]["init_from"] == one.init_from
-    assert records[0].parameters["started_from"][0]["seed"] == 0
+    for name in ("", "best.ckpt"):
+        one = tiny_config(init_from=str(tmp_path / "first/cgcnn/matbench_phonons/fold_0" / name))
+        with pytest.raises(ValueError, match="weights that have not seen the test part of fold 1 of matbench_phonons"):
+            run_benchmark([lambda: tiny_task], [one], tmp_path / "third", folds=[1])
+
+
+def test_all_folds_may_start_from_one_checkpoint_of_other_data(tiny_task, tiny_config, tmp_path):
+    run_benchmark([lambda: load_task("elastic_2015")], [tiny_config(max_time=1e-9)], tmp_path / "first", folds=[0])
+    start = tmp_path / "first/cgcnn/elastic_2015-log10-K_VRH/fold_0"
+    config = tiny_config(init_from=str(start))
+    (record,), _ = run_benchmark([lambda: tiny_task], [config], tmp_path / "second", folds=[1])
+    assert record.parameters["started_from"][0]["max_time"] == 1e-9
+    assert json.loads((tmp_path / "second/cgcnn/matbench_phonons/fold_1/metrics.json").read_text())["init_from"]
+    shutil.rmtree(start)  # not needed any more
+    again, complete = run_benchmark([lambda: tiny_task], [config], tmp_path / "second", folds=[1])
+    assert (again, complete) == ([record], True)
+
+
+def test_a_baseline_beside_a_model_that_goes_on_starts_from_nothing(tiny_task, tiny_config, tmp_path):
+    run_benchmark([lambda: tiny_task], [tiny_config(), tiny_config("mean")], tmp_path / "first", folds=[0])
+    configs = [tiny_config(name, init_from=str(tmp_path / "first")) for name in ("cgcnn", "mean")]
+    records, _ = run_benchmark([lambda: tiny_task], configs, tmp_path / "second", folds=[0])
+    assert ["started_from" in record.parameters for record in records] == [True, False]
 
 
 def test_runs_with_other_settings_are_not_mixed(tiny_task, tiny_config, tmp_path):

@@ -105,21 +105,35 @@ def run_fold(
 
 
 def starting_point(config: RunConfig, task: Task, fold: int) -> str:
-    """Return the checkpoint, or run's folder, that a fold starts from; empty for none.
+    """Return the checkpoint, or run's folder, that a fold starts from; empty for none, and for a baseline.
 
     Where ``init_from`` is the ``output`` of an earlier :func:`~torch_geometric_crystal.benchmark.run_benchmark`, it is
     the folder that the same model, task and fold have there: the weights have not seen the fold's test part.
 
     Raises:
-        ValueError: if the fold has no checkpoint there.
+        ValueError: if the fold has no checkpoint there, or the checkpoint is another fold's of the same task.
     """
-    models = Path(config.init_from) / config.model
-    if not config.init_from or not models.is_dir():
-        return config.init_from
-    earlier = models / folder_name(task.name) / f"fold_{fold}"
-    expected = f"a checkpoint, or a benchmark's folder with a trained fold {fold} of {task.name} by {config.model}"
-    check_argument((earlier / "last.ckpt").is_file(), "init_from", expected, config.init_from)
-    return str(earlier)
+    from torch_geometric_crystal.benchmark.baselines import BASELINES
+
+    if not config.init_from or config.model in BASELINES:
+        return ""
+    start = config.init_from
+    models = Path(start) / config.model
+    if models.is_dir():
+        start = str(models / folder_name(task.name) / f"fold_{fold}")
+        expected = f"a checkpoint, or a benchmark's folder with a trained fold {fold} of {task.name} by {config.model}"
+        check_argument((Path(start) / "last.ckpt").is_file(), "init_from", expected, config.init_from)
+    earlier = _record_of_start(start)
+    if earlier is not None and earlier.task == task.name:
+        expected = f"weights that have not seen the test part of fold {fold} of {task.name}"
+        check_argument(earlier.fold == fold, "init_from", expected, f"those of fold {earlier.fold}, {start}")
+    return start
+
+
+def _record_of_start(start: str) -> FoldRecord | None:
+    """The record of the fold whose weights another one starts from; None where they are no fold's."""
+    path = Path(start)
+    return read_record(path if path.is_dir() else path.parent) if start else None
 
 
 def fold_crystals(task: Task, fold: int, config: RunConfig, callbacks: Sequence[Callback] = ()) -> CrystalParts:
@@ -213,8 +227,7 @@ def record_of(
             "weights": run.metrics["reported_weights"],
             "validation": validation_rule(task, config.seed, config.val_fraction),
         }
-    start = starting_point(config, task, fold)
-    earlier = read_record(start) if start else None
+    earlier = _record_of_start(starting_point(config, task, fold))
     if earlier is not None:
         before = earlier.parameters
         parameters["started_from"] = [*before.get("started_from", []), before["settings"]]

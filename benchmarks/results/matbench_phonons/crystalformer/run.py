@@ -1,6 +1,6 @@
 """Crystalformer: attention over all periodic images of all atoms, on Matbench v0.1.
 
-Made by: tgcrystal benchmark matbench --task matbench_phonons --model crystalformer --seed 0 --batch-size 32 --epochs 150 --weight-decay 0.1 --model-option pooling=max --model-option element_features=true -o runs/final_seed0
+Made by: tgcrystal benchmark matbench --device cpu --task matbench_phonons --model crystalformer --seed 0 --batch-size 32 --epochs 150 --weight-decay 0.1 --model-option pooling=max --model-option element_features=true --val-fraction 0 --graph-option merge_tolerance=1e-4 --output runs/cf_all_seed0
 
 The same from Python: python run.py [folder of Matbench's files]. What is there already is not trained again.
 """
@@ -19,7 +19,7 @@ from torch_geometric_crystal.benchmark.tasks.submission import write_results
 SETTINGS = {'matbench_phonons': [{'level': 'crystal',
                        'model': 'crystalformer',
                        'model_options': {'pooling': 'max', 'element_features': True},
-                       'neighborhood': {},
+                       'neighborhood': {'merge_tolerance': 0.0001},
                        'recipe': {'epochs': 150,
                                   'batch_size': 32,
                                   'batch_by': 'crystals',
@@ -40,13 +40,15 @@ SETTINGS = {'matbench_phonons': [{'level': 'crystal',
                                   'averaging_epochs': 50,
                                   'patience': 0},
                        'seed': 0,
+                       'val_fraction': 0.0,
                        'precision': '32',
                        'compile': False,
                        'cuda_graphs': False,
                        'max_time': None,
                        'init_from': '',
                        'freeze': [],
-                       'devices': 1}]}
+                       'devices': 1,
+                       'loader_workers': 0}]}
 
 
 def main(data_dir, output):

@@ -1,0 +1,68 @@
+"""Crystalformer: attention over all periodic images of all atoms, on Matbench v0.1.
+
+Made by: tgcrystal benchmark matbench --task matbench_phonons --model crystalformer --seed 0 --batch-size 32 --epochs 150 --weight-decay 0.1 --model-option pooling=max --model-option element_features=true -o runs/final_seed0
+
+The same from Python: python run.py [folder of Matbench's files]. What is there already is not trained again.
+"""
+
+import sys
+from pathlib import Path
+
+from matbench.bench import MatbenchBenchmark
+
+from torch_geometric_crystal.benchmark import RunConfig, load_task, run_fold
+from torch_geometric_crystal.benchmark.tasks.combination import combine_records
+from torch_geometric_crystal.benchmark.tasks.matbench_package import give_targets
+from torch_geometric_crystal.benchmark.tasks.record import read_record
+from torch_geometric_crystal.benchmark.tasks.submission import write_results
+
+SETTINGS = {'matbench_phonons': [{'level': 'crystal',
+                       'model': 'crystalformer',
+                       'model_options': {'pooling': 'max', 'element_features': True},
+                       'neighborhood': {},
+                       'recipe': {'epochs': 150,
+                                  'batch_size': 32,
+                                  'batch_by': 'crystals',
+                                  'loss': 'l1',
+                                  'standardize': True,
+                                  'optimizer': 'adamw',
+                                  'lr': 0.0005,
+                                  'betas': [0.9, 0.98],
+                                  'momentum': 0.9,
+                                  'weight_decay': 0.1,
+                                  'decay_vectors': True,
+                                  'schedule': 'inverse-sqrt',
+                                  'schedule_steps': 4000,
+                                  'schedule_epoch': 100,
+                                  'schedule_factor': 0.1,
+                                  'schedule_rise': 0.3,
+                                  'clip_norm': 1.0,
+                                  'averaging_epochs': 50,
+                                  'patience': 0},
+                       'seed': 0,
+                       'precision': '32',
+                       'compile': False,
+                       'cuda_graphs': False,
+                       'max_time': None,
+                       'init_from': '',
+                       'freeze': [],
+                       'devices': 1}]}
+
+
+def main(data_dir, output):
+    benchmark = MatbenchBenchmark(autoload=False, subset=list(SETTINGS))
+    for name, members in SETTINGS.items():
+        task, official = load_task(name, data_dir), benchmark.tasks_map[name]
+        give_targets(official, task.ids, task.values)
+        for fold in official.folds:
+            records = []
+            for number, settings in enumerate(members):
+                folder, config = output / name / f"model_{number}" / f"fold_{fold}", RunConfig.from_dict(settings)
+                records.append(read_record(folder) or run_fold(task, fold, config, folder, resume=True).record)
+            record = records[0] if len(records) == 1 else combine_records(task, records, "crystalformer")
+            official.record(fold, list(record.predictions.values()), params=record.parameters)
+    write_results(benchmark, output / "results.json.gz")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else None, Path(__file__).parent / "again")
