@@ -154,8 +154,8 @@ def matbench(
 
     configs = make_configs(
         model, tol, graph_option, model_option, preset, recipe,
-        {"seed": seed, "device": device, "precision": precision, "max_time": max_time, "val_fraction": val_fraction}
-        | ({} if init_from is None else {"init_from": str(init_from)}),
+        {"seed": seed, "device": device, "precision": precision, "max_time": max_time, "val_fraction": val_fraction,
+         "init_from": init_from or ""},
     )  # fmt: skip
     loaders = [functools.partial(load_task, name, data_dir, download) for name in dict.fromkeys(task)]
     run_and_show(loaders, configs, output, fold or [], jobs)

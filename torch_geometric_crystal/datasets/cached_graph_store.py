@@ -6,7 +6,7 @@ from pathlib import Path
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.datasets.cache import cache_path, default_cache_folder
-from torch_geometric_crystal.datasets.file_lock import acquire_lock
+from torch_geometric_crystal.datasets.file_lock import holding_lock
 from torch_geometric_crystal.datasets.graph_store import OnDiskCrystals, is_graph_store
 from torch_geometric_crystal.datasets.source import Source
 from torch_geometric_crystal.datasets.write_graph_store import graph_store_key, write_graph_store
@@ -38,11 +38,8 @@ def cached_graph_store(
     cache = default_cache_folder() if root is None else Path(root).expanduser()
     folder = cache_path(cache, source.name, graph_store_key(source, transform)).with_suffix("")
     if not is_graph_store(folder):
-        lock = acquire_lock(folder.with_name(f"{folder.name}.lock"))  # waits, where the writer's own refuses
-        try:
+        lock = folder.with_name(f"{folder.name}.lock")  # waits, where the writer's own refuses
+        with holding_lock(lock):
             if not is_graph_store(folder):
                 write_graph_store(source, folder, transform, num_workers=num_workers, progress=progress)
-        finally:
-            if lock is not None:
-                lock.release()
     return OnDiskCrystals(folder)

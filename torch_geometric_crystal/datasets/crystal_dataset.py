@@ -21,7 +21,7 @@ from torch_geometric_crystal.datasets.cache import (
     read_cache,
     write_collated,
 )
-from torch_geometric_crystal.datasets.file_lock import acquire_lock
+from torch_geometric_crystal.datasets.file_lock import holding_lock
 from torch_geometric_crystal.datasets.fingerprint import FingerprintError, describe, hash_text
 from torch_geometric_crystal.datasets.open_source import open_source
 from torch_geometric_crystal.datasets.processing import Processed, Recipe, StructureWarning, process
@@ -133,17 +133,13 @@ class CrystalDataset(InMemoryDataset):
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             # A worker that imports its parent's script runs this line again while the parent waits for the worker.
             raise RuntimeError("put the script's work under if __name__ == '__main__':, or pass num_workers=0")
-        lock = acquire_lock(path.with_name(f"{path.name}.lock"))
-        try:
-            if lock is not None:
+        with holding_lock(path.with_name(f"{path.name}.lock")) as is_locked:
+            if is_locked:
                 remove_leftovers(path)
                 cached = None if self.force_reload else read_cache(path, key)
             if cached is None:
                 cached = self._make(source)
                 self._write(path, key, cached)
-        finally:
-            if lock is not None:
-                lock.release()
         return cached
 
     def _make(self, source: Source) -> CachedDataset:

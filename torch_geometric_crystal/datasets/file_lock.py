@@ -1,7 +1,9 @@
 """Locks against other processes, on file systems that have them."""
 
+import contextlib
 import errno
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
@@ -40,7 +42,25 @@ def acquire_lock(path: Path, timeout: float = -1.0) -> filelock.BaseFileLock | N
                 f"files in {path.parent} cannot be locked ({error}): processes that start at once each do the same "
                 "work. Start one at a time, or choose a folder on a local disk",
                 LockWarning,
-                stacklevel=3,
+                stacklevel=5,
             )
         return None
     return lock
+
+
+@contextlib.contextmanager
+def holding_lock(path: Path, timeout: float = -1.0, busy: str = "") -> Iterator[bool]:
+    """Hold a lock file while the block runs, as :func:`acquire_lock`; whether it could be had is what the block gets.
+
+    Raises:
+        ValueError: saying `busy`, if another process holds it longer than `timeout`.
+    """
+    try:
+        lock = acquire_lock(path, timeout)
+    except filelock.Timeout as error:
+        raise ValueError(busy) from error
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            lock.release()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from torch_geometric.data import Data
 
@@ -16,7 +15,7 @@ from torch_geometric_crystal.checks import InvalidStructureError, check_argument
 from torch_geometric_crystal.datasets.atomic_write import atomic_write, remove_leftovers
 from torch_geometric_crystal.datasets.cache import class_name
 from torch_geometric_crystal.datasets.convert import Conversion
-from torch_geometric_crystal.datasets.file_lock import acquire_lock
+from torch_geometric_crystal.datasets.file_lock import holding_lock
 from torch_geometric_crystal.datasets.fingerprint import hash_file, hash_text
 from torch_geometric_crystal.datasets.graph_store import INDEX_NAME, STORE_FORMAT, transform_key
 from torch_geometric_crystal.datasets.open_source import open_source
@@ -70,7 +69,8 @@ def write_graph_store(
     folder = Path(path).expanduser()
     _check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_writer(folder):
+    busy = f"{folder} is being written by another process: wait for it, or give another folder"
+    with holding_lock(folder / ".lock", 0.0, busy):
         entries = refuse_repeated_ids(list(opened))
         recipe = Recipe(transform, None, dtype)
         work = _Work(folder, key, shard_size, on_error == "skip")
@@ -201,21 +201,6 @@ def _check_folder(folder: Path) -> None:
     foreign = [p.name for p in folder.glob("*") if not p.name.startswith(("shard-", ".", INDEX_NAME))]
     if foreign:
         raise ValueError(f"{folder} holds other files ({foreign[0]}): a graph store needs a folder of its own")
-
-
-@contextlib.contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    try:
-        lock = acquire_lock(folder / ".lock", timeout=0.0)
-    except filelock.Timeout as error:
-        raise ValueError(
-            f"{folder} is being written by another process: wait for it, or give another folder"
-        ) from error
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

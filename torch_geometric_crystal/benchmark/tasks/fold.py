@@ -80,6 +80,7 @@ def run_fold(
         return FoldResult(run_baseline_fold(task, fold, config, output, callbacks), None)
     output = Path(output)
     start = starting_point(config, task, fold)
+    started_from = _trainings_of(start)
     complete = complete_config(dataclasses.replace(config, init_from=start), output, resume)
     crystals = fold_crystals(task, fold, complete, callbacks)
     hidden = dataclasses.replace(crystals, parts=crystals.parts | {"test": []})
@@ -98,7 +99,7 @@ def run_fold(
         "seconds": round(progress.seconds, 1),
         "weights": run.metrics["parameters"],
     }
-    record = record_of(task, fold, config, predictions.prediction[:, -1].double().numpy(), effort, run)
+    record = record_of(task, fold, config, predictions.prediction[:, -1].double().numpy(), effort, run, started_from)
     _record_test(task, fold, run, predictions, output)
     write_record(record, output)
     return FoldResult(record, run)
@@ -134,6 +135,12 @@ def _record_of_start(start: str) -> FoldRecord | None:
     """The record of the fold whose weights another one starts from; None where they are no fold's."""
     path = Path(start)
     return read_record(path if path.is_dir() else path.parent) if start else None
+
+
+def _trainings_of(start: str) -> list[dict[str, Any]]:
+    """Settings of the trainings that gave the weights to start from, in order, where they are a fold's."""
+    record = _record_of_start(start)
+    return [] if record is None else [*record.parameters.get("started_from", []), record.parameters["settings"]]
 
 
 def fold_crystals(task: Task, fold: int, config: RunConfig, callbacks: Sequence[Callback] = ()) -> CrystalParts:
@@ -202,7 +209,13 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
 
 
 def record_of(
-    task: Task, fold: int, config: RunConfig, values: np.ndarray, effort: dict[str, Any], run: RunResult | None = None
+    task: Task,
+    fold: int,
+    config: RunConfig,
+    values: np.ndarray,
+    effort: dict[str, Any],
+    run: RunResult | None = None,
+    started_from: Sequence[dict[str, Any]] = (),
 ) -> FoldRecord:
     """Score the predictions of a fold's test part, those of an official task by ``MatbenchTask.record``.
 
@@ -213,6 +226,7 @@ def record_of(
         values: predictions of the test part, in order; probabilities in a classification.
         effort: what the training took.
         run: the training run; None for a baseline.
+        started_from: settings of the trainings before it.
 
     Shapes:
         - values: (m,).
@@ -227,10 +241,8 @@ def record_of(
             "weights": run.metrics["reported_weights"],
             "validation": validation_rule(task, config.seed, config.val_fraction),
         }
-    earlier = _record_of_start(starting_point(config, task, fold))
-    if earlier is not None:
-        before = earlier.parameters
-        parameters["started_from"] = [*before.get("started_from", []), before["settings"]]
+    if started_from:
+        parameters["started_from"] = list(started_from)
     return score_fold(task, fold, config.model, values, parameters, effort)
 
 

@@ -1,12 +1,9 @@
 """One fold as a job: everything that a process needs to run it or to continue it."""
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import filelock
 
 from torch_geometric_crystal.benchmark.callbacks import Callback
 from torch_geometric_crystal.benchmark.config import RunConfig
@@ -14,7 +11,7 @@ from torch_geometric_crystal.benchmark.tasks.fold import run_fold
 from torch_geometric_crystal.benchmark.tasks.record import read_record
 from torch_geometric_crystal.benchmark.tasks.task import Task
 from torch_geometric_crystal.datasets.atomic_write import TEMPORARY_SUFFIX
-from torch_geometric_crystal.datasets.file_lock import acquire_lock
+from torch_geometric_crystal.datasets.file_lock import holding_lock
 
 LOCK_SECONDS = 30.0
 """How long a fold waits for another process that holds its folder; one that was killed lets go at once."""
@@ -64,24 +61,11 @@ def run_job(job: FoldJob, task: Task, device: str | None = None) -> bool:
     config = job.config
     if device is not None and config.device == "auto":
         config = dataclasses.replace(config, device=device)
-    with _locked(job.folder):
+    busy = f"output: another process is at work in {job.folder}; wait for it, or choose another"
+    with holding_lock(job.folder / ".lock", LOCK_SECONDS, busy):
         if read_record(job.folder) is not None:
             return True
         for leftover in job.folder.glob(f".*{TEMPORARY_SUFFIX}"):  # of a process that was killed while it wrote
             leftover.unlink(missing_ok=True)
         callbacks = job.reporter(job.label) if job.reporter is not None else ()
         return run_fold(task, job.fold, config, job.folder, callbacks, resume=True) is not None
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes."""
-    try:
-        lock = acquire_lock(folder / ".lock", timeout=LOCK_SECONDS)
-    except filelock.Timeout as error:
-        raise ValueError(f"output: another process is at work in {folder}; wait for it, or choose another") from error
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()

@@ -116,7 +116,7 @@ def inner_split(number: int, seed: int = 0, share: float = VALIDATION_SHARE) -> 
     return sorted(order[count:].tolist()), sorted(order[:count].tolist())
 
 
-def validation_rule(task: Task, seed: int, share: float = VALIDATION_SHARE) -> str:
+def validation_rule(task: Task, seed: int, share: float) -> str:
     """Say in words which crystals validate."""
     if task.splits[0].val:
         return "the published validation part"
