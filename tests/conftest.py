@@ -1,8 +1,10 @@
 """What every test gets: seeds, pictures without a screen, kernels without a GPU, and a cache not the user's."""
 
+import errno
 import os
 import random
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -31,3 +33,15 @@ def _cache_folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(
+    params=[OSError(errno.ENOLCK, "No locks available"), NotImplementedError("no flock")], ids=["ENOLCK", "no flock"]
+)
+def no_locks(request, monkeypatch):
+    """A file system that does not lock files."""
+
+    def refuse(self, timeout=None):
+        raise request.param
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)

@@ -40,7 +40,9 @@ def test_precision_may_be_a_number():
         ({"seed": -1}, "seed"),
         ({"max_time": 0}, "max_time"),
         ({"loader_workers": -1}, "loader_workers"),
-        ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction, test_fraction"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction, test_fraction: expected a share"),
+        ({"val_fraction": 1.0, "test_fraction": 0.0}, "val_fraction: expected a share .*, received 1.0"),
+        ({"val_fraction": 0.1, "test_fraction": -0.1}, "test_fraction: expected a share .*, received -0.1"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -1,4 +1,3 @@
-import errno
 import re
 
 import filelock
@@ -16,17 +15,6 @@ from torch_geometric_crystal.testing import small_crystals
 from torch_geometric_crystal.transforms import PeriodicKNNGraph
 
 GRAPH = PeriodicKNNGraph(4, 5.0)
-NO_LOCKS = [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("no flock")]
-
-
-@pytest.fixture
-def no_locks(request, monkeypatch):
-    """A file system that does not lock files."""
-
-    def refuse(self, timeout=None):
-        raise request.param
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
 
 
 def test_a_lock_is_held_until_it_is_released(tmp_path):
@@ -43,16 +31,16 @@ def test_a_folder_that_cannot_be_made_is_left_to_who_writes_there(tmp_path):
     assert acquire_lock(tmp_path / "file" / "folder" / ".lock") is None
 
 
-@pytest.mark.parametrize("no_locks", NO_LOCKS, indirect=True)
-def test_without_locks_the_folder_is_named_and_the_data_set_made(no_locks, tmp_path):
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_the_folder_is_named_and_the_data_set_made(tmp_path):
     named = re.escape(f"files in {tmp_path} cannot be locked")
     with pytest.warns(LockWarning, match=f"{named} .*processes that start at once each do the same work"):
         assert len(CrystalDataset(small_crystals(), tmp_path)) == len(small_crystals())
     assert len(CrystalDataset(small_crystals(), tmp_path)) == len(small_crystals())  # needs no lock any more
 
 
-@pytest.mark.parametrize("no_locks", NO_LOCKS, indirect=True)
-def test_without_locks_a_graph_store_is_made(no_locks, tmp_path):
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_a_graph_store_is_made(tmp_path):
     source = open_source(small_crystals())
     with pytest.warns(LockWarning, match="cannot be locked"):
         store = cached_graph_store(source, GRAPH, tmp_path)

@@ -196,7 +196,7 @@ def test_targets_that_do_not_fit_are_refused(regressor, crystals, y, message):
         ({"epochs": 0}, "epochs: expected an integer of at least 1"),
         ({"recipe": {"epoch": 3}}, "recipe setting: expected one of"),
         ({"recipe": "fast"}, "recipe preset: expected one of"),
-        ({"val_fraction": 1.0}, "val_fraction, test_fraction: expected shares"),
+        ({"val_fraction": 1.0}, "val_fraction: expected a share"),
         ({"device": "gpu"}, "device"),
     ],
 )

@@ -86,13 +86,11 @@ class RunConfig:
         seeds = {"seed": self.seed} | ({} if self.split_seed is None else {"split_seed": self.split_seed})
         for name, seed in seeds.items():
             check_argument(isinstance(seed, int) and seed >= 0, name, "an integer of at least 0", seed)
-        fractions = (self.val_fraction, self.test_fraction)
-        check_argument(
-            min(fractions) >= 0 and sum(fractions) < 1,
-            "val_fraction, test_fraction",
-            "shares of at least 0 that leave some crystals to train on",
-            fractions,
-        )
+        fractions = {"val_fraction": self.val_fraction, "test_fraction": self.test_fraction}
+        expected = "a share of at least 0 that leaves some crystals to train on"
+        for name, share in fractions.items():
+            check_argument(0 <= share < 1, name, expected, share)
+        check_argument(sum(fractions.values()) < 1, ", ".join(fractions), expected, tuple(fractions.values()))
         check_argument(self.max_time is None or self.max_time > 0, "max_time", "minutes above 0", self.max_time)
 
     def _check_combinations(self) -> None:

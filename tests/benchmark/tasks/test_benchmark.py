@@ -1,4 +1,3 @@
-import errno
 import functools
 import json
 import os
@@ -142,11 +141,8 @@ def test_a_fold_that_another_process_runs_is_left_to_it(tiny_task, tiny_config, 
         run_benchmark([lambda: tiny_task], [tiny_config("mean")], tmp_path / "out", folds=[0])
 
 
-def test_where_files_cannot_be_locked_a_fold_runs_all_the_same(tiny_task, tiny_config, tmp_path, monkeypatch):
-    def refuse(self, timeout=None):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+@pytest.mark.usefixtures("no_locks")
+def test_where_files_cannot_be_locked_a_fold_runs_all_the_same(tiny_task, tiny_config, tmp_path):
     with pytest.warns(LockWarning, match="fold_0 cannot be locked"):
         _, complete = run_benchmark([lambda: tiny_task], [tiny_config("mean")], tmp_path / "out", folds=[0])
     assert complete
