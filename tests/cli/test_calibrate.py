@@ -115,12 +115,26 @@ def test_the_table_shows_both_kinds_and_the_part_that_was_used(run, members, cif
     assert "checked on the crystals of the calibration itself (all)" in result.err
 
 
-def test_a_random_part_is_warned_of_and_too_small_here(run, members, cif_folder, tmp_path):
-    result = run("calibrate", *flags(members), "-d", cif_folder, "-o", tmp_path, "--device", "cpu")
-    assert result.code == 2
-    assert "no member may have been trained on it" in result.err
-    assert "expected at least 10 known values to calibrate on, received 1" in result.err
+def test_a_part_that_is_not_that_of_training_is_warned_of(run, members, cif_folder, tmp_path):
+    arguments = ["calibrate", *flags(members), "-d", cif_folder, "-o", tmp_path, "--device", "cpu"]
+    for seed, warned in (([], False), (["--seed", 1], True)):
+        result = run(*arguments, *seed)
+        assert result.code == 2
+        assert ("no member may have been trained on it" in result.err) == warned
+        assert "expected at least 10 known values to calibrate on, received 1" in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_members_trained_on_other_splits_are_refused(run, members, cif_folder, tmp_path):
+    model = load_model(members[0])
+    assert model.card.split == {"seed": 0, "val_fraction": 0.1, "test_fraction": 0.1}
+    others = [members[1], tmp_path / "other.ckpt"]
+    card = dataclasses.replace(model.card, split=model.card.split | {"val_fraction": 0.05})
+    save_checkpoint(others[1], card, model.state_dict())
+    result = run("calibrate", *flags(others), "-d", cif_folder, "-o", tmp_path / "c", "--device", "cpu")
+    assert result.code == 2
+    assert "expected models trained on one random split" in result.err
+    assert run("calibrate", *flags(others), "-d", cif_folder, "--split", "all", "-o", tmp_path / "c").code == 0
 
 
 def test_wrong_uses_are_one_line(run, members, calibrated, cif_folder, tmp_path):

@@ -43,3 +43,18 @@ def test_bound_above_the_tolerance_is_a_warning(capsys):
     captured = capsys.readouterr()
     assert "at most 1.00e-01 of any softmax row" in captured.out
     assert "warning: the bound is above the graphs' tolerance 0.01 for 3 of 12 crystals" in captured.err
+
+
+def test_test_part_is_that_of_a_training_with_other_shares(run, cif_folder, tmp_path):
+    shares = ["--val-fraction", 0.0, "--test-fraction", 0.4, "--seed", 3]
+    result = run(
+        "train", "-d", cif_folder, "-m", "cgcnn", "--epochs", 1, "--device", "cpu", "-o", tmp_path / "r", *shares
+    )
+    assert result.code == 0, result.err
+    result = run("evaluate", "-c", tmp_path / "r", "-d", cif_folder, "-o", tmp_path / "e", "--device", "cpu")
+    assert result.code == 0, result.err
+    assert (tmp_path / "e" / "predictions.csv").read_text() == (tmp_path / "r" / "predictions.csv").read_text()
+    assert len((tmp_path / "e" / "predictions.csv").read_text().splitlines()) == 1 + 5
+    asked = ["--seed", 0, "--val-fraction", 0.1, "--test-fraction", 0.1]
+    assert run("evaluate", "-c", tmp_path / "r", "-d", cif_folder, "-o", tmp_path / "o", *asked).code == 0
+    assert len((tmp_path / "o" / "predictions.csv").read_text().splitlines()) == 1 + 1

@@ -27,7 +27,8 @@ def run_calibration(
         part: part to calibrate on.
         check_part: part to check on.
         output: the folder.
-        **settings: seed, batch_size, batch_by, device, progress of :meth:`Ensemble.predict_part`.
+        **settings: of :meth:`Ensemble.predict_part`: seed, val_fraction, test_fraction, batch_size, batch_by, device,
+            progress.
 
     Returns:
         the metrics of :func:`~torch_geometric_crystal.benchmark.calibration.uncertainty_metrics` by target, for

@@ -54,6 +54,8 @@ class ModelCard:
         task: ``"regression"`` or ``"classification"``.
         level: ``"crystal"``, or ``"atom"`` where each atom has its own targets.
         classes: names of the classes, in the order of the model's outputs; none for a regression.
+        split: ``seed``, ``val_fraction`` and ``test_fraction`` of the random split that training used; empty where the
+            data have a split of their own.
     """
 
     model: str
@@ -66,6 +68,7 @@ class ModelCard:
     task: str = "regression"
     level: str = "crystal"
     classes: tuple[str, ...] = ()
+    split: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in _LISTS:

@@ -17,7 +17,7 @@ from torch_geometric_crystal.benchmark.calibration import Calibration, read_cali
 from torch_geometric_crystal.benchmark.checkpoint import ModelCard, load_model
 from torch_geometric_crystal.benchmark.evaluation import targets_of
 from torch_geometric_crystal.benchmark.prediction import TransformOfKnownElements, make_transform, tolerance_of
-from torch_geometric_crystal.benchmark.sources import choose_part, load_parts
+from torch_geometric_crystal.benchmark.sources import choose_part, load_parts, split_of_training
 from torch_geometric_crystal.benchmark.structures import (
     StructurePredictions,
     check_settings,
@@ -151,7 +151,9 @@ class Ensemble:
         self,
         data: str,
         part: str = "val",
-        seed: int = 0,
+        seed: int | None = None,
+        val_fraction: float | None = None,
+        test_fraction: float | None = None,
         batch_size: int = 64,
         batch_by: str = "crystals",
         device: str = "auto",
@@ -162,7 +164,9 @@ class Ensemble:
         Args:
             data: a bundled set's name or a path.
             part: ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
-            seed: seed of the random split of data without its own.
+            seed: seed of the random split of data without its own; None for that of the members' training.
+            val_fraction: likewise, share to validate on.
+            test_fraction: likewise, share to test on.
             batch_size: largest number of crystals, atoms or edges in a batch.
             batch_by: what `batch_size` counts.
             device: as in :func:`~torch_geometric_crystal.benchmark.predict`.
@@ -170,11 +174,19 @@ class Ensemble:
 
         Returns:
             the crystals' names, the predictions and the targets (n, T).
+
+        Raises:
+            ValueError: for a part of data that the members' trainings cut differently, unless all three are given.
         """
         crystals: list[Data] = []
+        given = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction}
+        splits = [split_of_training(model.card, **given) for model in self.members]
 
         def graphs(model: nn.Module) -> list[Data]:
-            parts = load_parts(data, self.card.target_names, make_transform(model), seed, progress=progress)
+            names = self.card.target_names
+            parts = load_parts(data, names, make_transform(model), **splits[0], progress=progress)
+            if parts.split and part != "all":
+                _check_one_split(splits)
             crystals[:] = choose_part(parts, part)
             return list(crystals)
 
@@ -239,6 +251,16 @@ def _check_alike(names: Sequence[str], members: Sequence[nn.Module]) -> None:
                     f"members: expected models of the same {key}; {names[0]} has {expected!r}, {name} has {received!r}"
                 )
     check_argument(getattr(first, "level", "crystal") == "crystal", "members", "models of crystals", "one of atoms")
+
+
+def _check_one_split(splits: Sequence[dict[str, Any]]) -> None:
+    for split in splits:
+        if split != splits[0]:
+            raise ValueError(
+                f"members: expected models trained on one random split, received {splits[0]} and {split}: the training "
+                "crystals of one are in the validation part of another. Train all with the same --split-seed and "
+                "fractions, or take crystals that none was trained on, all of them (--split all)"
+            )
 
 
 def _graph_key(model: nn.Module) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """One run from configuration to result files."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,11 @@ class RunResult:
 
 
 def build_run_model(
-    config: RunConfig, target_names: Sequence[str], units: Sequence[str], classes: Sequence[str] = ()
+    config: RunConfig,
+    target_names: Sequence[str],
+    units: Sequence[str],
+    classes: Sequence[str] = (),
+    split: Mapping[str, float] | None = None,
 ) -> nn.Module:
     """Construct the configured model from its seed; ``model.card`` says how to use it.
 
@@ -71,6 +75,7 @@ def build_run_model(
         task=config.task,
         level=config.level,
         classes=tuple(classes),
+        split=dict(split or {}),
     )
     return model
 
@@ -123,7 +128,7 @@ def train_and_evaluate(
     """
     output = Path(output)
     config = dataclasses.replace(complete_config(config, output, resume), targets=crystals.target_names)
-    model = build_run_model(config, crystals.target_names, crystals.units, crystals.classes)
+    model = build_run_model(config, crystals.target_names, crystals.units, crystals.classes, crystals.split)
     card: ModelCard = model.card  # type: ignore[assignment]
     transfer = None
     if config.init_from and not _continues(output, resume):

@@ -1,7 +1,7 @@
 """Data sets by name or path, cut into training, validation and test parts."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 from torch_geometric_crystal.checks import check_argument, check_choice
 
 PARTS = ("train", "val", "test")
+DEFAULT_SPLIT = {"seed": 0, "val_fraction": 0.1, "test_fraction": 0.1}
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class CrystalParts:
         target_names: names of the columns of y.
         units: their units; empty where unknown.
         classes: names of the classes that y numbers, in a classification.
+        split: ``seed``, ``val_fraction`` and ``test_fraction`` of a random split; empty where the data have their own.
     """
 
     parts: dict[str, Any]
     target_names: tuple[str, ...]
     units: tuple[str, ...]
     classes: tuple[str, ...] = ()
+    split: Mapping[str, float] = field(default_factory=dict)
 
 
 def bundled_datasets() -> dict[str, Any]:
@@ -138,14 +141,16 @@ def load_parts(
     check_argument(len(names) > 0, "data", "crystals with at least one target to train on or compare with", data)
     _check_known(dataset, names)
     units = dict(getattr(dataset, "units", {}))
-    split = dataset.split() if hasattr(dataset, "split") else {}
+    split: dict[str, Any] = dataset.split() if hasattr(dataset, "split") else {}
+    drawn: dict[str, float] = {}
     if set(split) != set(PARTS):
+        drawn = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction}
         split = random_split(len(dataset), val_fraction, test_fraction, seed)
     if isinstance(dataset, OnDiskCrystals):
         on_disk: dict[str, Any] = {part: dataset.index_select(split[part]) for part in PARTS}
-        return CrystalParts(on_disk, names, ("",) * len(names))
+        return CrystalParts(on_disk, names, ("",) * len(names), split=drawn)
     parts = {part: [dataset[int(index)] for index in split[part]] for part in PARTS}
-    return CrystalParts(parts, names, tuple(units.get(name, "") for name in names), dataset.classes)
+    return CrystalParts(parts, names, tuple(units.get(name, "") for name in names), dataset.classes, drawn)
 
 
 def _check_known(dataset: Any, names: Sequence[str]) -> None:
@@ -187,6 +192,16 @@ def random_split(number: int, val_fraction: float, test_fraction: float, seed: i
     order = np.random.default_rng(seed).permutation(number)
     cut = {"val": order[:num_val], "test": order[num_val : num_val + num_test], "train": order[num_val + num_test :]}
     return {part: sorted(cut[part].tolist()) for part in PARTS}
+
+
+def split_of_training(card: Any, **given: float | None) -> dict[str, Any]:
+    """Return how a model's training cut data without a split of its own, for :func:`load_parts`.
+
+    Args:
+        card: the model's card; one that does not say it is taken to have had the defaults.
+        **given: ``seed``, ``val_fraction``, ``test_fraction`` to take in place of those of training; None for those.
+    """
+    return {**DEFAULT_SPLIT, **card.split, **{name: value for name, value in given.items() if value is not None}}
 
 
 def choose_part(parts: CrystalParts, part: str) -> Sequence[Data]:

@@ -6,6 +6,7 @@ a checkpoint that holds tensors and plain values alone, from the middle of an ep
 
 import contextlib
 import copy
+import dataclasses
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
@@ -316,8 +317,9 @@ class _Fit:
         state = content["training"]
         if state is None or "estimator" in state:
             raise CheckpointError(self.last, "has no training state", "Resume from a last.ckpt of tgcrystal train.")
-        same = (content["card"], state["seed"], state["data_hash"]) == (self.card, self.config.seed, self.data_hash)
-        if not same:
+        # A model goes on in a later version; a split shows in the training set's hash.
+        card = dataclasses.replace(content["card"], library_version=self.card.library_version, split=self.card.split)
+        if (card, state["seed"], state["data_hash"]) != (self.card, self.config.seed, self.data_hash):
             fault = "belongs to a run with another model, seed or training set"
             raise CheckpointError(self.last, fault, "Resume with that run's config.yaml, or choose another --output.")
         with _as_damage(self.last):

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 import typer
 
 from torch_geometric_crystal.cli.display import console, show_files, warn
-from torch_geometric_crystal.cli.options import DATA_HELP, BatchBy, BatchSize, Checkpoints, Device, Weights, help_text
+from torch_geometric_crystal.cli.options import (
+    DATA_HELP,
+    BatchBy,
+    BatchSize,
+    Checkpoints,
+    Device,
+    SplitSeed,
+    TestShare,
+    ValShare,
+    Weights,
+    help_text,
+)
 
 HELP = """Calibrate the spread of an ensemble: from the members' disagreement to the standard deviation of the error.
 
@@ -15,9 +26,9 @@ On crystals with known targets that no member was trained on, it finds the two n
 offset (maximum likelihood of Gaussian errors; Palmer et al., npj Comput. Mater. 8, 115, 2022), and checks them on
 others. Writes calibration.json, which tgcrystal predict takes, calibration.csv and calibration.png.
 
-Data without a split of its own is cut at random by --seed: give the number that tgcrystal train had as --split-seed,
-the same for all members. Members with splits of their own were trained on crystals of each other's validation part:
-for them keep a file of crystals apart, and give it with --split all.
+Data without a split of its own is cut at random, as the members' training cut it, for which all need the same
+--split-seed of tgcrystal train. Members with splits of their own were trained on crystals of each other's validation
+part: for them keep a file of crystals apart, and give it with --split all.
 
 Examples:
 
@@ -39,7 +50,9 @@ def calibrate(
     batch_size: BatchSize = 64,
     batch_by: BatchBy = "crystals",
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of the random split of data without its own, as in training.")] = 0,
+    seed: SplitSeed = None,
+    val_fraction: ValShare = None,
+    test_fraction: TestShare = None,
 ) -> None:
     """Calibrate the spread of an ensemble of checkpoints."""
     from torch_geometric_crystal.benchmark.calibrate_run import run_calibration
@@ -47,10 +60,17 @@ def calibrate(
     from torch_geometric_crystal.benchmark.sources import bundled_datasets
 
     ensemble = Ensemble(checkpoints, weights=weights)
-    if split != "all" and data not in bundled_datasets():
-        warn(f"the {split} part of {data} is drawn by --seed {seed}: no member may have been trained on it")
+    given = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction}
+    known = all(model.card.split for model in ensemble.members) and set(given.values()) == {None}
+    if split != "all" and data not in bundled_datasets() and not known:
+        warn(f"the {split} part of {data} is not drawn as in training: no member may have been trained on it")
     check_split = check_split or (split if split in ("all", "test") else "test")
-    settings = {"seed": seed, "batch_size": batch_size, "batch_by": batch_by, "device": device, "progress": True}
+    settings: dict[str, Any] = given | {
+        "batch_size": batch_size,
+        "batch_by": batch_by,
+        "device": device,
+        "progress": True,
+    }
     result = run_calibration(ensemble, data, split, check_split, output, **settings)
     for (target, kinds), unit in zip(result.items(), ensemble.card.units, strict=True):
         console().print(metrics_table(target, unit, check_split, kinds))

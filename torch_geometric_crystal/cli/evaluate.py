@@ -13,6 +13,9 @@ from torch_geometric_crystal.cli.options import (
     Checkpoint,
     Device,
     Devices,
+    SplitSeed,
+    TestShare,
+    ValShare,
     Weights,
     help_text,
 )
@@ -20,7 +23,8 @@ from torch_geometric_crystal.cli.options import (
 HELP = """Compute a trained model's errors on crystals with known targets.
 
 Writes metrics.json, predictions.csv and parity.png (of a classification confusion.png and roc.png), and states the
-certified bound on the share of any softmax row that the graphs' cutoff dropped.
+certified bound on the share of any softmax row that the graphs' cutoff dropped. Data without a split of its own is cut
+as the training cut it.
 
 Examples:
 
@@ -40,20 +44,23 @@ def evaluate(
     batch_by: BatchBy = "crystals",
     device: Device = "auto",
     devices: Devices = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the random split of data without its own, as in training.")] = 0,
+    seed: SplitSeed = None,
+    val_fraction: ValShare = None,
+    test_fraction: TestShare = None,
 ) -> None:
     """Compute a trained model's errors on crystals with known targets."""
     from torch_geometric_crystal.benchmark.checkpoint import load_model
     from torch_geometric_crystal.benchmark.evaluation import evaluate as compute
     from torch_geometric_crystal.benchmark.evaluation import write_evaluation
     from torch_geometric_crystal.benchmark.recording import write_json
-    from torch_geometric_crystal.benchmark.sources import choose_part, load_parts
+    from torch_geometric_crystal.benchmark.sources import choose_part, load_parts, split_of_training
 
     model = load_model(checkpoint, weights)
     card: Any = model.card
     transform = model.neighborhood(**card.neighborhood)  # type: ignore[operator]
     classes = card.classes if card.task == "classification" else None
-    parts = load_parts(data, card.target_names, transform, seed, progress=True, level=card.level, classes=classes)
+    cut = split_of_training(card, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
+    parts = load_parts(data, card.target_names, transform, **cut, progress=True, level=card.level, classes=classes)
     metrics, predictions = compute(model, choose_part(parts, split), batch_size, batch_by, device, devices)
     write_json(output / "metrics.json", {"checkpoint": str(checkpoint), "data": data, "split": split} | metrics)
     files = write_evaluation(predictions, card, output, f"{card.model} on {data}, {split} part")

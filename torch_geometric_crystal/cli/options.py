@@ -27,6 +27,12 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Largest batch, in units of 
 BatchBy = Annotated[str, typer.Option(help="What a batch's size counts: crystals, atoms or edges.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Devices = Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU, that predict together.")]
+SplitSeed = Annotated[
+    int | None,
+    typer.Option(min=0, help="Seed of the random split of data without its own. Default: that of the training."),
+]
+ValShare = Annotated[float | None, typer.Option(help="Its validation share. Default: that of the training.")]
+TestShare = Annotated[float | None, typer.Option(help="Its test share. Default: that of the training.")]
 DATA_HELP = (
     "A bundled set (flla_2015, elastic_2015, matbench_phonons, carbon_24, mp_20_val) or a path: a folder of CIF/POSCAR "
     "files with id_prop.csv, Matbench or JARVIS JSON, CSV, ASE database, extended XYZ, compact .npz."
