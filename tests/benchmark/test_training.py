@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,34 @@ def test_run_of_another_kind_is_not_continued(crystals, make_config, whole, chan
         crystals = crystals[1:]
     with pytest.raises(CheckpointError, match="belongs to a run with another model, seed or training set"):
         train(config, crystals, whole, resume=True)
+
+
+def test_optimizer_of_another_kind_is_not_continued(crystals, make_config, whole):
+    for change in ({"optimizer": "sgd"}, {"decay_vectors": False}):
+        with pytest.raises(CheckpointError, match=f"was trained with {next(iter(change))} "):
+            train(make_config(epochs=6, **change), crystals, whole, resume=True)
+
+
+def test_a_resumed_run_takes_its_own_recipe(crystals, make_config, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "same")
+    train(make_config(epochs=6), crystals, tmp_path / "same", resume=True)
+    train(make_config(epochs=6, weight_decay=50.0, betas=(0.5, 0.6)), crystals, whole, resume=True)
+    (group,) = read_checkpoint(whole / "last.ckpt")["training"]["optimizer"]["param_groups"]
+    assert (group["weight_decay"], group["betas"]) == (50.0, (0.5, 0.6))
+    decayed, plain = (
+        sum(float(value.abs().sum()) for value in read_checkpoint(path / "last.ckpt")["state_dict"].values())
+        for path in (whole, tmp_path / "same")
+    )
+    assert decayed < 0.9 * plain
+
+
+def test_a_run_of_an_earlier_version_is_continued(crystals, make_config, whole):
+    content = torch.load(whole / "last.ckpt", weights_only=True)
+    content["card"]["library_version"] = "0.0.1"
+    del content["card"]["split"]
+    torch.save(content, whole / "last.ckpt")
+    result, _ = train(make_config(epochs=6), crystals, whole, resume=True)
+    assert result.progress.epoch == 6
 
 
 def test_model_alone_cannot_be_resumed(crystals, make_config, whole):

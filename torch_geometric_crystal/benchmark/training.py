@@ -322,9 +322,19 @@ class _Fit:
         if (card, state["seed"], state["data_hash"]) != (self.card, self.config.seed, self.data_hash):
             fault = "belongs to a run with another model, seed or training set"
             raise CheckpointError(self.last, fault, "Resume with that run's config.yaml, or choose another --output.")
+        for name in ("optimizer", "decay_vectors"):
+            before, now = state["recipe"].get(name), getattr(self.recipe, name)
+            if before != now:
+                fault = f"was trained with {name} {before!r}, not {now!r}"
+                raise CheckpointError(self.last, fault, f"Resume with that {name}, or choose another --output.")
         with _as_damage(self.last):
             self.model.load_state_dict(content["state_dict"])
+            settings = [
+                {k: v for k, v in group.items() if k not in ("params", "lr")} for group in self.optimizer.param_groups
+            ]
             self.optimizer.load_state_dict(state["optimizer"])
+            for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+                group.update(own)  # those of this recipe, which may be others
             self.progress = Progress.from_dict(state["progress"])
             self.average.load_state_dict(state["average"])
             if self.group.is_first:
