@@ -77,6 +77,8 @@ def test_numbers_are_ordered_by_size(folder):
         ("3.0", "3"),
         (True, "True"),
         ("NaN", ""),
+        ("NA", ""),
+        ("Na", "Na"),
         (None, ""),
         (np.float32(4), "4"),
     ],

@@ -15,11 +15,11 @@ from torch_geometric_crystal.datasets.open_source import open_source
 from torch_geometric_crystal.datasets.readers.jarvis_json import ID_KEYS, STRUCTURE_KEYS, JarvisSource
 from torch_geometric_crystal.datasets.readers.structure_dict import crystal_from_dict
 from torch_geometric_crystal.datasets.source import (
-    MISSING_VALUES,
     Entry,
     Source,
     check_names,
     faulty_entry,
+    is_absent,
     labelled_entry,
     parse_target,
 )
@@ -97,7 +97,7 @@ class LabelSource(Source):
         labels = [label for entry in self._entries for label in entry.labels]
         try:
             if self.level == "atom":
-                labels = [value for label in labels if not _is_absent(label) for value in _values(label)]
+                labels = [value for label in labels if not is_absent(label) for value in _values(label)]
             found = {class_name(label) for label in labels}
         except ValueError as error:
             raise ValueError(f"target {self.target_names[0]!r}: {error}") from error
@@ -141,7 +141,7 @@ def class_name(label: Any) -> str:
     Raises:
         ValueError: if it is a number but not a whole one.
     """
-    if _is_absent(label):
+    if is_absent(label):
         return ""
     if isinstance(label, bool | np.bool_):
         return str(bool(label))
@@ -188,16 +188,12 @@ def _number(label: Any, numbers: Mapping[str, int] | None) -> float:
 
 def _rows(labels: Sequence[Any], numbers: Mapping[str, int] | None) -> np.ndarray:
     """Targets of the atoms, (N, T); an absent list is unknown for every atom."""
-    columns = [[] if _is_absent(label) else [_number(value, numbers) for value in _values(label)] for label in labels]
+    columns = [[] if is_absent(label) else [_number(value, numbers) for value in _values(label)] for label in labels]
     lengths = {len(column) for column in columns if column}
     if len(lengths) != 1:
         raise ValueError(f"its lists have {sorted(lengths)} values" if lengths else "it has no value for any atom")
     missing = [math.nan] * lengths.pop()
     return np.array([column or missing for column in columns], dtype=np.float64).T
-
-
-def _is_absent(label: Any) -> bool:
-    return label is None or (isinstance(label, str) and label.strip().lower() in MISSING_VALUES)
 
 
 def _values(label: Any) -> Sequence[Any]:

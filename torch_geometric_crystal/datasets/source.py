@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 from torch_geometric_crystal.checks import InvalidStructureError
 
 MISSING_VALUES = frozenset({"", "na", "nan", "none", "null", "n/a", "-"})
-"""Texts, in lower case, that stand for an absent target."""
+"""Texts, in lower case, that stand for an absent target; "Na", which is sodium, does not."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,21 @@ class Source(ABC):
     def __iter__(self) -> Iterator[Entry]: ...
 
 
+def is_absent(value: Any) -> bool:
+    """Whether a target value is None or one of the texts that stand for an absent one."""
+    if not isinstance(value, str):
+        return value is None
+    text = value.strip()
+    return text != "Na" and text.lower() in MISSING_VALUES
+
+
 def parse_target(value: Any) -> float:
     """A target value as a float: NaN for the usual marks of an absent value, 1 and 0 for booleans.
 
     Raises:
         ValueError: if `value` is neither a finite number nor a mark of absence.
     """
-    if value is None or (isinstance(value, str) and value.strip().lower() in MISSING_VALUES):
+    if is_absent(value):
         return math.nan
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
         return float(value.strip().lower() == "true")

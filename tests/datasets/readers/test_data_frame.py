@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from pymatgen.io.cif import CifWriter
 
@@ -120,3 +121,25 @@ def test_a_value_that_is_not_a_number_is_named(frame):
     entry = next(iter(DataFrameSource(frame, "word")))
     with pytest.raises(ValueError, match="target 'word': 'high' is not a number"):
         entry.load()
+
+
+def test_the_fingerprint_changes_with_the_file_that_a_cell_names(tmp_path, monkeypatch):
+    frame, lengths = pd.DataFrame({"path": ["POSCAR"]}), []
+    for folder, length in (("calc1", 4.0), ("calc2", 6.0)):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        Structure(Lattice.cubic(length), ["Po"], [[0, 0, 0]]).to_file("POSCAR", fmt="poscar")
+        dataset = CrystalDataset(frame, tmp_path / "cache", num_workers=0)
+        lengths.append(dataset[0].cell[0, 0, 0].item())
+    assert lengths == [4.0, 6.0]
+
+
+def test_the_fingerprint_has_every_element_of_an_array():
+    coords = np.arange(6000.0).reshape(2000, 3)
+    frames = []
+    for value in (0.0, 1.0):
+        changed = coords.copy()
+        changed[1000, 0] = value
+        crystal = {"lattice_mat": 50.0 * np.eye(3), "coords": changed, "elements": ["Po"] * 2000, "cartesian": True}
+        frames.append(pd.DataFrame({"atoms": [crystal]}))
+    assert len({DataFrameSource(frame).fingerprint() for frame in frames}) == 2

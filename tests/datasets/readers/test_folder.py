@@ -139,3 +139,18 @@ def test_a_folder_whose_files_lie_deeper_is_refused(folder):
     with pytest.raises(ValueError, match="no CIF, POSCAR or xyz file lies in this folder"):
         list(FolderSource(folder.parent / "outer"))
     (folder.parent / "outer" / "inner").rename(folder)
+
+
+def test_commas_at_the_end_of_rows_are_no_columns(folder):
+    (folder / "id_prop.csv").write_text("id,band_gap,\na,1.0,,\nb,2.0,\n")
+    source = FolderSource(folder)
+    assert source.target_names == ("band_gap",)
+    assert [entry.load().y.tolist() for entry in source] == [[[1.0]], [[2.0]]]
+
+
+def test_two_files_of_one_stem_are_both_read_by_their_suffix(folder, crystals):
+    crystals[3].to_file(str(folder / "a.vasp"), fmt="poscar")
+    (folder / "id_prop.csv").write_text("a.cif,1\na.vasp,2\nb.vasp,3\n")
+    entries = list(FolderSource(folder))
+    assert [entry.structure_id for entry in entries] == ["a.cif", "a.vasp", "b"]
+    assert [entry.load().y.item() for entry in entries] == [1.0, 2.0, 3.0]

@@ -4,13 +4,14 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument
 from torch_geometric_crystal.data import OverlappingAtomsWarning
-from torch_geometric_crystal.datasets.fingerprint import hash_text
+from torch_geometric_crystal.datasets.fingerprint import hash_file, hash_text
 from torch_geometric_crystal.datasets.readers.structure_dict import crystal_from_dict
 from torch_geometric_crystal.datasets.readers.structure_list import crystal_from_arrays, structure_arrays
 from torch_geometric_crystal.datasets.readers.table import (
@@ -84,13 +85,15 @@ class DataFrameSource(Source):
         return tuple(name for name in self._columns if name not in (self._structure_column, self._id_column))
 
     def fingerprint(self) -> str:
-        """Hash of structures, names and targets."""
+        """Hash of structures, of the files that the table names, of names and targets."""
         digest = hashlib.sha256()
         for entry in self:
-            parts = entry.raw if isinstance(entry.raw, tuple) else (json.dumps(entry.raw, sort_keys=True, default=str),)
-            for part in parts:
+            raw = entry.raw
+            for part in raw if isinstance(raw, tuple) else (_as_json(raw),):
                 digest.update(part.tobytes() if hasattr(part, "tobytes") else str(part).encode())
-        return hash_text("frame", digest.hexdigest(), repr(self._ids), repr(self._target_names), repr(self._values))
+            if isinstance(raw, tuple) and isinstance(raw[0], str) and raw[0] == "path" and Path(raw[1]).is_file():
+                digest.update(hash_file(raw[1]).encode())
+        return hash_text("frame", digest.hexdigest(), repr(self._ids), repr(self._target_names), _as_json(self._values))
 
     def __iter__(self) -> Iterator[Entry]:
         return (
@@ -120,3 +123,10 @@ class DataFrameSource(Source):
                 structure_id, f"its structure is of type {kind}", "Give a structure, Atoms or a dictionary"
             )
         return labelled_entry(structure_id, values, self.target_names, crystal_from_arrays, arrays)
+
+
+def _as_json(value: Any) -> str:
+    """A text with every element of the arrays in it, which ``repr`` leaves out of long ones."""
+    return json.dumps(
+        value, sort_keys=True, default=lambda part: part.tolist() if hasattr(part, "tolist") else str(part)
+    )

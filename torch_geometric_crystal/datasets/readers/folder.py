@@ -94,12 +94,20 @@ class FolderSource(Source):
         names = self.target_names
         columns = [available.index(name) for name in names]
         for row in rows:
-            yield self._entry(row, len(available), columns, names, by_name.get(row[0]) or by_stem.get(row[0], []))
+            found, structure_id = by_name.get(row[0]) or by_stem.get(row[0], []), structure_stem(row[0])
+            if len(by_stem.get(structure_id, [])) > 1:
+                structure_id = row[0]  # the suffix tells two files apart
+            yield self._entry(structure_id, row, len(available), columns, names, found)
 
     def _entry(
-        self, row: list[str], width: int, columns: list[int], names: tuple[str, ...], found: list[Path]
+        self,
+        structure_id: str,
+        row: list[str],
+        width: int,
+        columns: list[int],
+        names: tuple[str, ...],
+        found: list[Path],
     ) -> Entry:
-        structure_id = structure_stem(row[0])
         if not found:
             return faulty_entry(
                 structure_id, f"{TARGET_FILE} names it, but there is no such file", "Add the file or remove the row"
@@ -118,7 +126,7 @@ class FolderSource(Source):
         return sorted(path for path in self.folder.iterdir() if is_structure_file(path) and path.is_file())
 
     def _table(self) -> tuple[tuple[str, ...], list[list[str]]]:
-        """Names of the value columns, and the rows of ``id_prop.csv``."""
+        """Names of the value columns, and the rows of ``id_prop.csv`` without the empty cells at their ends."""
         path = self.folder / TARGET_FILE
         if not path.is_file():
             return (), []
@@ -127,6 +135,7 @@ class FolderSource(Source):
         if not rows:
             raise ValueError(f"{path} is empty. Write rows of id and value, or remove it to read the files alone")
         self._check_commas(path, rows)
+        rows = [row[: 1 + max(column for column, cell in enumerate(row) if cell)] for row in rows]
         width = max(len(row) for row in rows) - 1
         if self._is_header(rows[0]):
             return tuple(rows[0][1:]), rows[1:]
@@ -142,11 +151,12 @@ class FolderSource(Source):
                 raise ValueError(f"{path}: its columns are separated by {called}. Separate them by commas")
 
     def _is_header(self, row: list[str]) -> bool:
-        """Whether no value of `row` is a number and no file has its id."""
+        """Whether `row` has names of columns: texts that are no numbers, after what is no file's id."""
         stem = row[0]
         if any(stem in (path.name, structure_stem(path.name)) for path in self._files()):
             return False
-        return not any(_is_value(cell) for cell in row[1:])
+        cells = [cell for cell in row[1:] if cell]
+        return bool(cells) and not any(_is_value(cell) for cell in cells)
 
 
 def _is_value(cell: str) -> bool:
