@@ -48,6 +48,17 @@ def acquire_lock(path: Path, timeout: float = -1.0) -> filelock.BaseFileLock | N
     return lock
 
 
+def is_locked(path: Path) -> bool:
+    """Whether another process holds a lock file that is there; False where files cannot be locked."""
+    try:
+        filelock.FileLock(path).acquire(timeout=0.0).lock.release()
+    except filelock.Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+    return False
+
+
 @contextlib.contextmanager
 def holding_lock(path: Path, timeout: float = -1.0, busy: str = "") -> Iterator[bool]:
     """Hold a lock file while the block runs, as :func:`acquire_lock`; whether it could be had is what the block gets.

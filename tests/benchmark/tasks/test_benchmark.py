@@ -11,6 +11,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+from torch_geometric_crystal.benchmark.config import write_config
 from torch_geometric_crystal.benchmark.recipe import Recipe
 from torch_geometric_crystal.benchmark.tasks import job, load_task, run_benchmark
 from torch_geometric_crystal.benchmark.tasks.record import read_record
@@ -83,6 +84,23 @@ def test_each_fold_starts_from_the_same_fold_of_an_earlier_benchmark(tiny_task, 
             run_benchmark([lambda: tiny_task], [one], tmp_path / "third", folds=[1])
 
 
+def test_a_fold_under_way_and_a_run_on_the_same_data_are_no_start(tiny_task, tiny_config, tmp_path):
+    run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "first", folds=[0, 1])
+    fold = tmp_path / "first/cgcnn/matbench_phonons/fold_1"
+    (fold / "fold.json").unlink()
+    cases = {
+        "with a trained fold 1 of matbench_phonons by cgcnn": (tmp_path / "first", 1),
+        "weights that have not seen matbench_phonons, or those of its fold 0": (fold, 0),
+        "those of its fold 1, finished": (fold / "last.ckpt", 1),
+    }
+    for message, (start, number) in cases.items():
+        with pytest.raises(ValueError, match=f"init_from: expected .*{message}"):
+            run_benchmark([lambda: tiny_task], [tiny_config(init_from=str(start))], tmp_path / "second", [number])
+    write_config(tiny_config(data="elastic_2015"), fold / "config.yaml")
+    _, complete = run_benchmark([lambda: tiny_task], [tiny_config(init_from=str(fold))], tmp_path / "second", [0])
+    assert complete
+
+
 def test_all_folds_may_start_from_one_checkpoint_of_other_data(tiny_task, tiny_config, tmp_path):
     run_benchmark([lambda: load_task("elastic_2015")], [tiny_config(max_time=1e-9)], tmp_path / "first", folds=[0])
     start = tmp_path / "first/cgcnn/elastic_2015-log10-K_VRH/fold_0"
@@ -107,6 +125,24 @@ def test_runs_with_other_settings_are_not_mixed(tiny_task, tiny_config, tmp_path
     other = tiny_config(recipe=Recipe(epochs=3, batch_size=6, averaging_epochs=1), seed=1)
     with pytest.raises(ValueError, match=r"with other settings \(recipe.epochs was 2, is 3; seed was 0, is 1\)"):
         run_benchmark([lambda: tiny_task], [other], tmp_path / "out", folds=[1])
+
+
+def test_settings_of_a_fold_that_trains_its_first_epoch_are_kept(tiny_task, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "run_fold", lambda *arguments, **settings: None)
+    run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "out", folds=[0])
+    with (
+        filelock.FileLock(tmp_path / "out/cgcnn/matbench_phonons/fold_0/.lock"),
+        pytest.raises(ValueError, match=r"with other settings \(seed was 0, is 1\)"),
+    ):
+        run_benchmark([lambda: tiny_task], [tiny_config(seed=1)], tmp_path / "out", folds=[1])
+
+
+def test_two_runs_in_one_folder_are_refused(tiny_task, tiny_config, tmp_path):
+    configs = [tiny_config("mean", seed=seed) for seed in (0, 1)]
+    with pytest.raises(
+        ValueError, match=r"task, model: .*not two in .*mean/matbench_phonons: give each another output"
+    ):
+        run_benchmark([lambda: tiny_task], configs, tmp_path / "out")
 
 
 def test_settings_of_a_run_that_never_began_are_replaced(tiny_task, tiny_config, tmp_path, monkeypatch):
@@ -161,6 +197,7 @@ def test_a_process_takes_the_device_that_it_was_dealt_unless_one_is_configured(
 
 def test_names_of_tasks_become_folders():
     assert folder_name("elastic_2015:log10(G_VRH)") == "elastic_2015-log10-G_VRH"
+    assert folder_name("transport:\N{GREEK SMALL LETTER KAPPA}") == "transport-\N{GREEK SMALL LETTER KAPPA}"
 
 
 @pytest.mark.slow

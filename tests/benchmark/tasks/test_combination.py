@@ -95,3 +95,14 @@ def test_folds_of_other_settings_are_not_one_member(run, tiny_task, tmp_path):
 def test_a_name_that_is_no_folders_is_refused(run, tiny_task, tmp_path):
     with pytest.raises(ValueError, match="name: expected letters"):
         combine([run(0, [0]), run(1, [0])], tiny_task, tmp_path, name="a/b")
+
+
+def test_what_was_trained_is_not_written_over(run, tiny_task, tmp_path):
+    runs = [run(0), run(1)]
+    before = read_records(runs[0])
+    with pytest.raises(ValueError, match=r"name: expected one that no run in .*seed_0 has, received 'mean'"):
+        combine_runs(runs, runs[0], "mean", lambda _: tiny_task)
+    assert read_records(runs[0]) == before
+    for _ in range(2):  # a combination may be made anew
+        combine_runs(runs, runs[0], "both", lambda _: tiny_task)
+    assert [record.model for record in read_records(runs[0])] == ["both"] * 5 + ["mean"] * 5

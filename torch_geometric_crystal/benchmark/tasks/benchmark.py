@@ -7,11 +7,12 @@ from typing import Any
 from torch_geometric_crystal.benchmark.config import RunConfig
 from torch_geometric_crystal.benchmark.recording import write_text
 from torch_geometric_crystal.benchmark.tasks.fold import settings_of, starting_point
-from torch_geometric_crystal.benchmark.tasks.job import FoldJob, Loader, Reporter, run_job
+from torch_geometric_crystal.benchmark.tasks.job import LOCK_FILE, FoldJob, Loader, Reporter, run_job
 from torch_geometric_crystal.benchmark.tasks.record import FOLD_FILE, FoldRecord, read_record
 from torch_geometric_crystal.benchmark.tasks.task import Task, folder_name
 from torch_geometric_crystal.benchmark.tasks.workers import run_in_processes
 from torch_geometric_crystal.checks import check_argument, check_choice
+from torch_geometric_crystal.datasets.file_lock import is_locked
 
 SETTINGS_FILE = "settings.yaml"
 
@@ -65,6 +66,8 @@ def run_benchmark(
             for fold in chosen:
                 starting_point(config, task, fold)
                 job = FoldJob(loader, fold, config, folder / f"fold_{fold}", reporter)
+                shared = f"runs in folders of their own, not two in {folder}: give each another output"
+                check_argument(job.folder not in asked, "task, model", shared, f"{task.name}, {config.model} twice")
                 asked.append(job.folder)
                 if read_record(job.folder) is None:
                     waiting.append(job)
@@ -104,6 +107,7 @@ def _check_settings(task: Task, config: RunConfig, folder: Path) -> None:
     settings |= {"statement": task.statement, **settings_of(config)}
     path = folder / SETTINGS_FILE
     has_work = any(any(folder.glob(f"fold_*/{name}")) for name in ("last.ckpt", FOLD_FILE))
+    has_work = has_work or any(is_locked(lock) for lock in folder.glob(f"fold_*/{LOCK_FILE}"))
     if not path.is_file() or not has_work:
         write_text(path, yaml.safe_dump(settings, sort_keys=False))
         return

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from torch_geometric_crystal import __version__
-from torch_geometric_crystal.benchmark.tasks.record import FoldRecord, read_records
+from torch_geometric_crystal.benchmark.tasks.record import FoldRecord, read_record, read_records
 from torch_geometric_crystal.benchmark.tasks.scoring import score_fold, write_fold
 from torch_geometric_crystal.benchmark.tasks.task import Task, folder_name
 from torch_geometric_crystal.checks import check_argument
@@ -33,7 +33,8 @@ def combine_runs(
         The new records.
 
     Raises:
-        ValueError: if there are not two members for each task, one lacks a fold that another has, or two are the same.
+        ValueError: if there are not two members for each task, one lacks a fold that another has, two are the same, or
+            `output` has a run that is called so.
     """
     check_argument(folder_name(name) == name, "name", "letters, digits, '_', '-' and dots", name)
     by_task: dict[str, dict[Member, dict[int, FoldRecord]]] = {}
@@ -46,9 +47,11 @@ def combine_runs(
     for task_name, members in sorted(by_task.items()):
         folds = _shared_folds(task_name, members)
         task = load(task_name)
+        folder = Path(output) / name / folder_name(task.name)
+        _check_free(folder, name)
         for fold in folds:
             record = combine_records(task, [of_member[fold] for of_member in members.values()], name)
-            write_fold(task, record, Path(output) / name / folder_name(task.name) / f"fold_{fold}")
+            write_fold(task, record, folder / f"fold_{fold}")
             combined.append(record)
     return combined
 
@@ -78,6 +81,14 @@ def combine_records(task: Task, members: Sequence[FoldRecord], name: str) -> Fol
         "weights": sum(known["weights"]) or None,
     }
     return score_fold(task, first.fold, name, values, parameters, effort)
+
+
+def _check_free(folder: Path, name: str) -> None:
+    """Refuse to write over what was trained; earlier combinations are made anew."""
+    for fold in folder.glob("fold_*"):
+        record = read_record(fold)
+        trained = (fold / "last.ckpt").is_file() or (record is not None and "members" not in record.parameters)
+        check_argument(not trained, "name", f"one that no run in {folder.parent.parent} has", name)
 
 
 def _shared_folds(task: str, members: dict[Member, dict[int, FoldRecord]]) -> list[int]:

@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric_crystal import __version__
 from torch_geometric_crystal.benchmark.callbacks import Callback
 from torch_geometric_crystal.benchmark.checkpoint import build_model, build_transform
-from torch_geometric_crystal.benchmark.config import RunConfig
+from torch_geometric_crystal.benchmark.config import RunConfig, read_config
 from torch_geometric_crystal.benchmark.evaluation import errors_of, write_evaluation
 from torch_geometric_crystal.benchmark.prediction import Predictions, predict
 from torch_geometric_crystal.benchmark.recording import write_json
@@ -112,7 +112,8 @@ def starting_point(config: RunConfig, task: Task, fold: int) -> str:
     the folder that the same model, task and fold have there: the weights have not seen the fold's test part.
 
     Raises:
-        ValueError: if the fold has no checkpoint there, or the checkpoint is another fold's of the same task.
+        ValueError: if the fold has no checkpoint there, or the checkpoint is another fold's of the same task, or of a
+            run on its data that is no finished fold.
     """
     from torch_geometric_crystal.benchmark.baselines import BASELINES
 
@@ -123,12 +124,24 @@ def starting_point(config: RunConfig, task: Task, fold: int) -> str:
     if models.is_dir():
         start = str(models / folder_name(task.name) / f"fold_{fold}")
         expected = f"a checkpoint, or a benchmark's folder with a trained fold {fold} of {task.name} by {config.model}"
-        check_argument((Path(start) / "last.ckpt").is_file(), "init_from", expected, config.init_from)
+        trained = (Path(start) / "last.ckpt").is_file() and read_record(start) is not None
+        check_argument(trained, "init_from", expected, config.init_from)
     earlier = _record_of_start(start)
+    if earlier is None:
+        expected = f"weights that have not seen {task.name}, or those of its fold {fold}, finished"
+        seen = _data_of_run(start)
+        check_argument(seen not in (task.name, task.name.partition(":")[0]), "init_from", expected, start)
     if earlier is not None and earlier.task == task.name:
         expected = f"weights that have not seen the test part of fold {fold} of {task.name}"
         check_argument(earlier.fold == fold, "init_from", expected, f"those of fold {earlier.fold}, {start}")
     return start
+
+
+def _data_of_run(start: str) -> str:
+    """Name of the data that the run of a checkpoint, or of a folder, was trained on; empty where that is not known."""
+    path = Path(start)
+    settings = (path if path.is_dir() else path.parent) / "config.yaml"
+    return str(read_config(settings).get("data", "")) if settings.is_file() else ""
 
 
 def _record_of_start(start: str) -> FoldRecord | None:

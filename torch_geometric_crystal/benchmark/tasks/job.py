@@ -13,6 +13,7 @@ from torch_geometric_crystal.benchmark.tasks.task import Task
 from torch_geometric_crystal.datasets.atomic_write import TEMPORARY_SUFFIX
 from torch_geometric_crystal.datasets.file_lock import holding_lock
 
+LOCK_FILE = ".lock"
 LOCK_SECONDS = 30.0
 """How long a fold waits for another process that holds its folder; one that was killed lets go at once."""
 
@@ -62,7 +63,7 @@ def run_job(job: FoldJob, task: Task, device: str | None = None) -> bool:
     if device is not None and config.device == "auto":
         config = dataclasses.replace(config, device=device)
     busy = f"output: another process is at work in {job.folder}; wait for it, or choose another"
-    with holding_lock(job.folder / ".lock", LOCK_SECONDS, busy):
+    with holding_lock(job.folder / LOCK_FILE, LOCK_SECONDS, busy):
         if read_record(job.folder) is not None:
             return True
         for leftover in job.folder.glob(f".*{TEMPORARY_SUFFIX}"):  # of a process that was killed while it wrote

@@ -126,5 +126,5 @@ def validation_rule(task: Task, seed: int, share: float) -> str:
 
 
 def folder_name(task_name: str) -> str:
-    """Return a task's name as a folder's: letters, digits, ``_``, ``-`` and dots."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", task_name).strip("-.")
+    """Return a task's name as a folder's: letters of any language, digits, ``_``, ``-`` and dots."""
+    return re.sub(r"[^\w.-]+", "-", task_name).strip("-.")
