@@ -1,3 +1,6 @@
+import json
+
+import numpy as np
 import pytest
 
 from torch_geometric_crystal.benchmark.config import RunConfig, read_config, write_config
@@ -26,6 +29,15 @@ def test_recipe_without_preset_starts_from_the_models_own():
     config = RunConfig.from_dict({"model": "cgcnn", "recipe": {"epochs": 3}})
     assert (config.recipe.epochs, config.recipe.optimizer) == (3, "sgd")
     assert RunConfig.from_dict({"model": "cgcnn"}).recipe == default_recipe("cgcnn")
+
+
+def test_numpy_numbers_become_plain_ones(tmp_path):
+    recipe = Recipe(lr=np.logspace(-4, -3, 3)[1], epochs=np.int64(3), betas=np.array([0.5, 0.6]))
+    config = RunConfig(seed=np.int64(1), recipe=recipe, model_options={"channels": np.int32(8)})
+    write_config(config, tmp_path / "c.yaml")
+    assert RunConfig.from_dict(read_config(tmp_path / "c.yaml")) == config
+    assert [type(value) for value in (config.seed, config.recipe.lr, config.recipe.epochs)] == [int, float, int]
+    assert json.dumps(config.to_dict())
 
 
 def test_precision_may_be_a_number():

@@ -190,6 +190,16 @@ def test_a_damaged_shard_is_found_when_read_and_made_anew(source, store):
     assert OnDiskCrystals(store)[4].structure_id == "c4"
 
 
+def test_a_store_opened_by_a_relative_path_is_read_from_elsewhere(store, monkeypatch):
+    monkeypatch.chdir(store.parent)
+    on_disk = OnDiskCrystals(store.name)
+    monkeypatch.chdir("/")
+    assert on_disk[0].structure_id == "c0"
+    (store / "shard-00001.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"shard-00001.safetensors is missing"):
+        on_disk[4]
+
+
 def test_a_shard_is_verified_once_for_all_views(store, monkeypatch):
     module = importlib.import_module("torch_geometric_crystal.datasets.graph_store")
     hashed, original = [], module.hash_file

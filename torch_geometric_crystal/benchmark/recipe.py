@@ -28,6 +28,15 @@ def _setting(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+def plain_value(value: Any) -> Any:
+    """Return numpy's numbers, and those in mappings and lists, as Python's, which YAML and JSON can hold."""
+    if isinstance(value, Mapping):
+        return {name: plain_value(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain_value(part) for part in value)
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0 else value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     r"""How a model is trained. The defaults are the recipe of Crystalformer's paper
@@ -79,6 +88,8 @@ class Recipe:
     def __post_init__(self) -> None:
         from torch_geometric_crystal.checks import check_argument, check_choice
 
+        for setting in dataclasses.fields(self):
+            object.__setattr__(self, setting.name, plain_value(getattr(self, setting.name)))
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
         for name in ("epochs", "batch_size", "schedule_steps"):

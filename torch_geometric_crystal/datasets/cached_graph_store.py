@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch_geometric.data import Data
 
@@ -18,6 +19,7 @@ def cached_graph_store(
     root: str | Path | None = None,
     num_workers: int | None = None,
     progress: bool = True,
+    on_error: str = "raise",
 ) -> OnDiskCrystals:
     """Open a source's graph store in the cache, as `CrystalDataset` does with data that fit into memory.
 
@@ -30,9 +32,10 @@ def cached_graph_store(
         root: Folder of the cache. Default: ``~/.cache/torch_geometric_crystal``.
         num_workers: Processes that parse and make graphs; as in `CrystalDataset`.
         progress: Whether to show a progress bar (on a terminal only).
+        on_error: ``"raise"`` at the first invalid structure, or ``"skip"`` them and list them in the store's `errors`.
 
     Raises:
-        InvalidStructureError: at the first structure that cannot be used.
+        InvalidStructureError: at the first structure that cannot be used, if `on_error` is ``"raise"``.
         OSError: if a file cannot be written, for want of room, say.
     """
     cache = default_cache_folder() if root is None else Path(root).expanduser()
@@ -41,5 +44,6 @@ def cached_graph_store(
         lock = folder.with_name(f"{folder.name}.lock")  # waits, where the writer's own refuses
         with holding_lock(lock):
             if not is_graph_store(folder):
-                write_graph_store(source, folder, transform, num_workers=num_workers, progress=progress)
+                settings: dict[str, Any] = {"num_workers": num_workers, "progress": progress, "on_error": on_error}
+                write_graph_store(source, folder, transform, **settings)
     return OnDiskCrystals(folder)

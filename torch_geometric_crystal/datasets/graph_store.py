@@ -70,7 +70,7 @@ class OnDiskCrystals(Dataset):
 
     def __init__(self, path: str | Path, target: str | Sequence[str] | None = None, transform: Callable | None = None):
         super().__init__(None, transform)
-        self.path = Path(path).expanduser()
+        self.path = Path(path).expanduser().absolute()
         index = _read_index(self.path)
         self._shards: list[dict[str, Any]] = [shard for shard in index["shards"] if shard["count"]]
         self._ends: list[int] = []
@@ -178,7 +178,9 @@ class OnDiskCrystals(Dataset):
 
         about = self._shards[number]
         path = self.path / about["file"]
-        whole = path.is_file() and path.stat().st_size == about["bytes"]
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: put the store back, or make it anew")
+        whole = path.stat().st_size == about["bytes"]
         if not whole or (number not in self._verified and hash_file(path) != about["sha256"]):
             raise ValueError(
                 f"{path} is damaged: its size or SHA-256 is not the one in {INDEX_NAME}. Make the store anew"

@@ -6,6 +6,7 @@ from torch_geometric_crystal.benchmark.baselines import composition_features, pr
 from torch_geometric_crystal.benchmark.config import RunConfig
 from torch_geometric_crystal.benchmark.tasks import load_task, run_fold
 from torch_geometric_crystal.data import make_crystal
+from torch_geometric_crystal.datasets import CacheWarning
 from torch_geometric_crystal.datasets.readers.structure_list import StructureListSource
 
 
@@ -51,6 +52,14 @@ def test_features_are_cached_under_their_key_and_a_damaged_cache_is_made_anew(en
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path.write_bytes(b"damaged")
     assert np.array_equal(composition_features(entries, "salts", "key"), first)
+
+
+def test_features_that_cannot_be_cached_are_returned_with_a_warning(entries, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.warns(CacheWarning, match="the features are not cached"):
+        features = composition_features(entries, "salts", "key")
+    assert np.array_equal(features, composition_features(entries))
 
 
 def test_boosting_learns_and_repeats_itself():

@@ -47,6 +47,10 @@ def test_a_compact_store_is_read_from_the_folder_and_crystals_without_the_target
     values = [[float(k), np.nan if k % 2 else float(-k)] for k in range(20)]
     write_store(tmp_path / "matbench_mine.npz", values, ["gap", "other"])
     assert load_task("mine", tmp_path).values.tolist() == [row[0] for row in values]
+    assert load_task("mine", tmp_path).unit == ""
+    (tmp_path / "matbench_mine.npz").rename(tmp_path / "matbench_mp_gap.npz")
+    assert load_task("mp_gap", tmp_path).unit == "eV"
+    (tmp_path / "matbench_mp_gap.npz").rename(tmp_path / "matbench_mine.npz")
     task = load_task("mine:other", tmp_path)
     assert task.ids == tuple(str(k) for k in range(0, 20, 2))
     assert task.positions == tuple(range(0, 20, 2))

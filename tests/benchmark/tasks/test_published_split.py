@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from torch_geometric_crystal.benchmark.published import leaderboard
-from torch_geometric_crystal.benchmark.tasks import fold_crystals, run_benchmark
+from torch_geometric_crystal.benchmark.tasks import fold, fold_crystals, run_benchmark
 from torch_geometric_crystal.benchmark.tasks.published_split import (
     JARVIS_TARGETS,
     MEGNET_TARGETS,
@@ -133,6 +133,27 @@ def test_graphs_are_made_of_the_right_structures(jarvis_file, structures, tiny_c
         k = int(crystal.structure_id.removeprefix("JVASP-"))
         assert crystal.z.tolist() == list(structures[k].atomic_numbers)
         assert crystal.y.item() == -k
+
+
+@pytest.mark.filterwarnings("ignore::torch_geometric_crystal.datasets.StructureWarning")
+@pytest.mark.parametrize("on_disk_from", [5, 1000])
+def test_a_damaged_structure_stops_only_the_tasks_that_it_is_in(
+    jarvis_file, tiny_config, tmp_path, monkeypatch, on_disk_from
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(fold, "ON_DISK_FROM", on_disk_from)
+    with zipfile.ZipFile(jarvis_file) as archive:
+        records = json.loads(archive.read("jdft_3d.json"))
+    records[3]["atoms"]["elements"][0] = "Xx"
+    with zipfile.ZipFile(jarvis_file, "w") as archive:
+        archive.writestr("jdft_3d.json", json.dumps(records))
+    parts = fold_crystals(load_jarvis_task("total_energy", jarvis_file), 0, tiny_config()).parts
+    assert [len(parts[name]) for name in ("train", "val", "test")] == [15, 1, 1]
+    records[3]["optb88vdw_total_energy"] = -3
+    with zipfile.ZipFile(jarvis_file, "w") as archive:
+        archive.writestr("jdft_3d.json", json.dumps(records))
+    with pytest.raises(ValueError, match=r"has no usable structure 'JVASP-3': .*Xx"):
+        fold_crystals(load_jarvis_task("total_energy", jarvis_file), 0, tiny_config())
 
 
 def test_megnets_own_file_is_read_with_its_cif_texts(megnet_file, structures):

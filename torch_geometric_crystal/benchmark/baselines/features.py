@@ -9,7 +9,7 @@ import torch
 
 from torch_geometric_crystal.checks import MissingDependencyError
 from torch_geometric_crystal.datasets.atomic_write import atomic_write
-from torch_geometric_crystal.datasets.cache import cache_path, default_cache_folder
+from torch_geometric_crystal.datasets.cache import CacheWarning, cache_path, default_cache_folder
 from torch_geometric_crystal.datasets.fingerprint import hash_text
 from torch_geometric_crystal.datasets.source import Entry
 
@@ -36,6 +36,9 @@ def composition_features(entries: Sequence[Entry], name: str = "crystals", key: 
     Raises:
         MissingDependencyError: without matminer.
         InvalidStructureError: if a crystal cannot be read.
+
+    Warns:
+        CacheWarning: if the cache cannot be written.
     """
     path = None if key is None else _cache_file(name, key)
     if path is not None and (cached := _read(path, len(entries))) is not None:
@@ -44,8 +47,11 @@ def composition_features(entries: Sequence[Entry], name: str = "crystals", key: 
     unique, index = np.unique(fractions.round(9), axis=0, return_inverse=True)
     features = np.concatenate([_magpie(unique)[index.reshape(-1)], fractions], axis=1)
     if path is not None:
-        with atomic_write(path) as file:
-            np.savez_compressed(file, features=features)
+        try:
+            with atomic_write(path) as file:
+                np.savez_compressed(file, features=features)
+        except OSError as error:
+            warnings.warn(f"the features are not cached in {path.parent}: {error}", CacheWarning, stacklevel=2)
     return features
 
 

@@ -19,8 +19,8 @@ NOTES = {
     "lattices as lengths and angles, so not the official file; other targets were joined from other lists",
 }
 """What is in a compact store, by the stem of its file."""
-UNITS = {"gap": "eV", "e_form": "eV/atom", "log10": "log10 GPa"}
-"""Units of the targets of the compact store of Matbench's gap task, by how their names begin."""
+UNITS = {"matbench_mp_gap": {"gap": "eV", "e_form": "eV/atom", "log10": "log10 GPa"}}
+"""Units of a compact store's targets by how their names begin, by the stem of its file."""
 
 
 def load_five_fold_task(name: str, data_dir: str | Path | None = None) -> Task:
@@ -47,7 +47,7 @@ def load_five_fold_task(name: str, data_dir: str | Path | None = None) -> Task:
     available = CompactStore(path).target_names
     check_argument(len(available) > 0, "task", "a compact store with targets", str(path))
     target = target or available[0]
-    unit = next((unit for start, unit in UNITS.items() if target.startswith(start)), "")
+    unit = next((unit for start, unit in UNITS.get(path.stem, {}).items() if target.startswith(start)), "")
     note = f" ({NOTES[path.stem]})" if path.stem in NOTES else ""
     return _task(stem, target, unit, CompactStore(path, target), f"the compact store {path.name}{note}")
 

@@ -178,14 +178,15 @@ def fold_crystals(task: Task, fold: int, config: RunConfig, callbacks: Sequence[
     transform = build_transform(scout, config.model, config.neighborhood)
     on_disk = len(task.ids) >= ON_DISK_FROM
     dataset: Any = (
-        cached_graph_store(task.source, transform)
+        cached_graph_store(task.source, transform, on_error="skip")
         if on_disk
-        else CrystalDataset(task.source, pre_transform=transform, pre_filter=has_target)
+        else CrystalDataset(task.source, pre_transform=transform, pre_filter=has_target, on_error="skip")
     )
     place = {structure_id: k for k, structure_id in enumerate(dataset.structure_ids)}
     missing = [name for name in task.ids if name not in place]
     if missing:
-        raise ValueError(f"{task.source!r} has no usable structure {missing[0]!r} any more: get the data again")
+        why = next((text for name, text in dataset.errors if name == missing[0]), "get the data again")
+        raise ValueError(f"{task.source!r} has no usable structure {missing[0]!r}: {why}")
     chosen = {part: [place[task.ids[k]] for k in getattr(split, part)] for part in PARTS}
     parts: dict[str, Any]
     if on_disk:
