@@ -135,6 +135,24 @@ def test_second_derivatives_are_those_of_the_parts():
         assert_close_relative(fused, parts, rtol=1e-4)
 
 
+@pytest.mark.parametrize("chosen", ["embedding.weight", None])
+def test_second_derivatives_are_those_of_the_weights_that_were_given(chosen):
+    """As meta-learning gives them: through ``functional_call``, here beside strided ones."""
+    model, _, _ = make()
+    model.eval()
+    batch = Batch.from_data_list([model.neighborhood(tol=1e-2)(data) for data in small_crystals()[:3]])
+    given = {name: 1.5 * parameter.detach() for name, parameter in model.named_parameters()}
+    given["blocks.0.expand.weight"] = given["blocks.0.expand.weight"].T.contiguous().T
+    wanted = [given[name].requires_grad_() for name in given if chosen in (name, None)]
+    out = torch.func.functional_call(model, given, (batch,)).sum()
+    plain = torch.autograd.grad(out, wanted, retain_graph=True, allow_unused=True)
+    recorded = torch.autograd.grad(out, wanted, create_graph=True, allow_unused=True)
+    for one, two in zip(plain, recorded, strict=True):
+        assert (one is None) == (two is None)
+        if one is not None:
+            assert_close_relative(two, one, rtol=1e-4)
+
+
 def test_a_frozen_weight_gets_no_gradient():
     model, graph, x = make()
     block = model.blocks[0]

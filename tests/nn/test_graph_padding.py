@@ -37,6 +37,22 @@ def test_padding_changes_neither_outputs_nor_gradients(domain, extra):
         assert_close_relative(other, plain, rtol=2e-6)
 
 
+def test_a_batch_whose_crystals_are_all_summed_over_waves_is_padded():
+    torch.manual_seed(0)
+    model = Crystalformer(channels=16, num_blocks=2, num_heads=4, num_basis=0, domain="auto")
+    transform = model.neighborhood(tol=1e-2)
+    batches = [transform(data) for data in small_crystals() if bool(data.get("pbc", torch.ones(1)).all())]
+    batch = Batch.from_data_list([data for data in batches if data.num_edges == 0])
+    assert batch.num_graphs > 0
+    model(batch)
+    graph = model.gather(batch)
+    padded = pad_graph(graph, padded_sizes(graph_sizes(graph)))
+    assert padded.z.numel() > graph.z.numel()
+    expected, out = model.predict(graph)[0], model.predict(padded)[0]
+    assert bool(out.isfinite().all())
+    assert_close_relative(out[: batch.num_graphs], expected, rtol=2e-6)
+
+
 @pytest.mark.parametrize("domain", ["real", "reciprocal", "multihead"])
 def test_padded_batches_have_the_sizes_asked_for(domain):
     model, batch = model_and_batch(domain)

@@ -12,6 +12,7 @@ from torch_geometric_crystal.transforms import (
     LineGraph,
     LineGraphData,
     MergeEquivalent,
+    MergeEquivalentAtoms,
     PeriodicKNNGraph,
     RandomPerturb,
     Supercell,
@@ -202,6 +203,25 @@ def test_a_crystal_without_a_graph_is_refused_with_the_remedy():
 def test_edges_without_a_direction_are_refused():
     with pytest.raises(ValueError, match="length 0"):
         MERGE(InfiniteNeighborhood(tol=1e-2)(rock_salt()))
+
+
+def test_an_atom_without_edges_is_kept():
+    alone = make_crystal([26], [[0.0, 0.0, 0.0]], 30.0 * np.eye(3), [True] * 3)
+    merged = MergeEquivalent()(PeriodicKNNGraph(k=4, cutoff=3.0, shortage="keep")(alone))
+    assert (merged.num_nodes, merged.num_edges, merged.atom_multiplicity.tolist()) == (1, 0, [1])
+    no_edges = InfiniteNeighborhood(reciprocal_sigma_min=0.7, domain="auto")(
+        make_crystal([55, 17], [[0.0, 0.0, 0.0], [1.45, 1.45, 1.2]], 2.9 * np.eye(3), [True] * 3)
+    )
+    assert no_edges.num_edges == 0
+    assert MergeEquivalentAtoms()(no_edges).num_nodes == 2
+
+
+@pytest.mark.parametrize("y", [torch.tensor(1.0), torch.zeros(2, 1)])
+def test_targets_that_are_no_row_are_refused(y):
+    crystal = PeriodicKNNGraph()(small_crystals()[0])
+    crystal.y = y
+    with pytest.raises(ValueError, match="expected targets of the crystal"):
+        MergeEquivalent()(crystal)
 
 
 def test_a_negative_tolerance_is_refused():

@@ -173,6 +173,25 @@ def test_waves_stay_but_not_their_bound(crystals):
     assert "wave_bound" not in rebuilt
 
 
+@pytest.mark.parametrize("skin", [0.0, 0.7])
+def test_a_crystal_summed_over_waves_gets_no_edges(skin):
+    torch.manual_seed(0)
+    model = Crystalformer(channels=8, num_blocks=1, num_heads=2, num_basis=0, domain="auto").double()
+    transform = model.neighborhood(tol=1e-6)
+    dense, wide = crystal([[0.0, 0, 0], [1.45, 1.45, 1.2]], 2.9 * np.eye(3)), crystal([[0.0, 0, 0]], 9.0 * np.eye(3))
+    batch = Batch.from_data_list([transform(dense), transform(wide)])
+    assert [data.num_edges > 0 for data in batch.to_data_list()] == [False, True]
+    expected = model(batch)
+    again = RebuildEdges(skin)(batch.clone())
+    assert edges(again) == edges(batch)
+    torch.testing.assert_close(model(again), expected, rtol=1e-12, atol=0)
+    certified = certify_edges(again)
+    assert certified.truncation_bound[0] == 0.0
+    assert certified.log_tail[:2].isneginf().all()
+    with pytest.raises(ValueError, match=r"expected crystals with the certificate .*, received 'no wave_bound'"):
+        model.truncation_report(certified)
+
+
 def test_a_crystal_without_a_graph_is_refused():
     data = crystal([[0.0, 0, 0]], 3.0 * np.eye(3))
     for function in (RebuildEdges(), certify_edges):

@@ -103,7 +103,7 @@ class CrystalEstimator(BaseEstimator):
         return estimator
 
     def _train(
-        self, graphs: list[Data], targets: torch.Tensor, names: tuple[str, ...], **labels: tuple[str, ...]
+        self, graphs: list[Data], targets: torch.Tensor, names: tuple[str, ...], classes: tuple[str, ...] = ()
     ) -> nn.Module:
         """Train on graphs with targets (n, T); the weights are those that ``tgcrystal train`` would report."""
         config = self._config()
@@ -116,7 +116,7 @@ class CrystalEstimator(BaseEstimator):
         state = random_state(torch.device("cpu"))
         try:
             with tempfile.TemporaryDirectory(prefix="torch_geometric_crystal-") as folder:
-                crystals = CrystalParts(parts, names, ("",) * len(names), **labels)
+                crystals = CrystalParts(parts, names, ("",) * len(names), classes)
                 result = train_and_evaluate(config, crystals, folder, [EpochBar()] if self.verbose else [])
         finally:
             restore_random_state(state, torch.device("cpu"))

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 from torch_geometric_crystal.checks import check_argument
 from torch_geometric_crystal.ops import (
@@ -20,6 +20,7 @@ from torch_geometric_crystal.ops import (
 from torch_geometric_crystal.ops.edge_stream import EdgeStream
 from torch_geometric_crystal.ops.lattice import edge_vectors, vector_lengths
 from torch_geometric_crystal.ops.precision import at_least_float32
+from torch_geometric_crystal.transforms.merging import ATOM_MULTIPLICITY, refuse_merged
 
 
 class CrystalGraph(NamedTuple):
@@ -62,11 +63,16 @@ def gather_crystal_graph(
     """Read the graph of one crystal or a batch. Where positions or cells ask for gradients, distances follow them.
 
     Raises:
-        ValueError: if the fields that the transform writes are missing, or positions of merged atoms ask for gradients.
+        ValueError: if the fields that the transform writes are missing, or atoms are merged for another model, where
+            waves are needed, or where positions ask for gradients.
     """
-    multiplicity = data.get("atom_multiplicity")
+    multiplicity = data.get(ATOM_MULTIPLICITY)
     if multiplicity is not None:
         refuse_gradients(data)
+        if reciprocal:
+            refuse_merged(data, "for sums in reciprocal space")
+        if "edge_multiplicity" in data:
+            refuse_merged(data, "or those that MergeEquivalentAtoms keeps")
     num_atoms = data.z.numel()
     batch = data.batch if data.batch is not None else torch.zeros_like(data.z)
     ptr = crystal_pointers(data)
@@ -94,7 +100,14 @@ def crystal_pointers(data: Data) -> Tensor:
         return torch.arange(2, device=data.z.device) * data.z.numel()
     if data.get("ptr") is not None:
         return data.ptr
-    return torch.searchsorted(data.batch, torch.arange(data.num_graphs + 1, device=data.batch.device))
+    return torch.searchsorted(data.batch, torch.arange(number_of_crystals(data) + 1, device=data.batch.device))
+
+
+def number_of_crystals(data: Data) -> int:
+    """Number of crystals B of a batch, also where it was made by hand, of `batch` alone; 1 for a single crystal."""
+    if data.batch is None:
+        return 1
+    return data.num_graphs if isinstance(data, Batch) else int(data.batch[-1]) + 1
 
 
 def edge_distances(data: Data) -> Tensor:

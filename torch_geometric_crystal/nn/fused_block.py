@@ -1,5 +1,6 @@
 """A whole block of Crystalformer as one call of the C++ kernels, where these can do it."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,20 +44,23 @@ def run_fused(block: Any, x: Tensor, graph: CrystalGraph) -> tuple[Tensor, RowSt
     """The new states (N, C) of a block for which :func:`can_run_fused`, and what bounds on the truncation need."""
     attention: PeriodicInfiniteAttention = block.attention
     assert graph.neighborhood is not None
-    out, projected, rho, lse = _FusedBlock.apply(block, graph, x, *_weights_of(block))
+    inputs = (tensor.contiguous() for tensor in (x, *_weights_of(block)))
+    out, projected, rho, lse = _FusedBlock.apply(block, graph, *inputs)
     query, key, _ = projected.view(-1, 3, attention.heads, attention.head_dim).unbind(1)
     return out, RowStatistics(query, key, rho, lse, attention.scale)
 
 
 def _weights_of(block: Any) -> tuple[Tensor, ...]:
     """The weights in the order of the kernels."""
-    attention: PeriodicInfiniteAttention = block.attention
-    qkv, out, expand, contract = attention.qkv, attention.out, block.expand, block.contract
-    weights = (
-        qkv.weight, qkv.bias, attention.decay.weight, out.weight, out.bias,
-        expand.weight, expand.bias, contract.weight, contract.bias,
+    return tuple(operator.attrgetter(name)(block) for name in _names_of_weights(block))
+
+
+def _names_of_weights(block: Any) -> tuple[str, ...]:
+    encoding = () if block.attention.value_encoding is None else ("attention.value_encoding",)
+    return (
+        "attention.qkv.weight", "attention.qkv.bias", "attention.decay.weight", "attention.out.weight",
+        "attention.out.bias", "expand.weight", "expand.bias", "contract.weight", "contract.bias", *encoding,
     )  # fmt: skip
-    return weights if attention.value_encoding is None else (*weights, attention.value_encoding)
 
 
 def _settings_of(block: Any, neighborhood: Neighborhood) -> tuple[Any, ...]:
@@ -78,7 +82,6 @@ class _FusedBlock(torch.autograd.Function):
         ctx: Any, block: Any, graph: CrystalGraph, x: Tensor, *weights: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         assert graph.neighborhood is not None
-        x, weights = x.contiguous(), tuple(weight.contiguous() for weight in weights)
         settings = _settings_of(block, graph.neighborhood)
         out, *saved = extension.load().block(x, weights, *settings)
         ctx.block, ctx.graph, ctx.settings, ctx.num_saved = block, graph, settings, len(saved)
@@ -102,8 +105,26 @@ class _FusedBlock(torch.autograd.Function):
 
 
 def _recorded_gradients(ctx: Any, grad: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:
-    """The gradients of those inputs that ask for one, from the parts of the block, differentiable again."""
+    """The gradients of those inputs that ask for one, from the parts of the block, differentiable again.
+
+    The weights are those of the forward pass, which may have been others than the block's own (``functional_call``).
+    """
     wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    out, _ = ctx.block.run_parts(inputs[0], ctx.graph)
+    statistics = ctx.settings[0].to(ctx.block.attention.decay.statistics.dtype)
+    state = dict(zip(_names_of_weights(ctx.block), inputs[1:], strict=True))
+    state["attention.decay.statistics"] = statistics
+    state = {f"block.{name}": tensor for name, tensor in state.items()}
+    out, _ = torch.func.functional_call(_Parts(ctx.block), state, (inputs[0], ctx.graph))
     found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
     return [next(found) if tensor.requires_grad else None for tensor in inputs]
+
+
+class _Parts(nn.Module):
+    """A block whose forward pass runs the parts."""
+
+    def __init__(self, block: nn.Module):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, graph: CrystalGraph) -> tuple[Tensor, RowStatistics | None]:
+        return self.block.run_parts(x, graph)  # type: ignore[operator]

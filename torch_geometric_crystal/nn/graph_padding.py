@@ -80,6 +80,9 @@ def pad_graph(graph: CrystalGraph, sizes: GraphSizes) -> CrystalGraph:
 
 def _pad_edges(edges: Neighborhood, given: GraphSizes, more: GraphSizes) -> Neighborhood:
     device = edges.dist.device
+    if more.pairs == 0:  # no crystal has edges: neither have the new ones, which are summed over their waves, too
+        names = ("row_ptr", "row_pair_ptr", "column_ptr")
+        return edges._replace(**{n: torch.cat([p := getattr(edges, n), p.new_zeros(more.atoms)]) for n in names})
     pair_atom = given.atoms + _owner(more.pairs, more.atoms, device)
     edge_pair = _owner(more.edges, more.pairs, device)
     atom_pairs = _shares(more.pairs, more.atoms, device)[1:]

@@ -84,8 +84,12 @@ def levels(values: FloatArray, tolerance: float) -> IntArray:
 
 def different_rows(fields: Sequence[Tensor]) -> IntArray:
     """Number the different rows of some fields, taken together, from 0."""
-    columns = [column for field in fields for column in field.reshape(field.size(0), -1).T.numpy()]
+    columns = [column for field in fields for column in _as_rows(field).T.numpy()]
     return _number(*(np.unique(column, return_inverse=True)[1] for column in columns))
+
+
+def _as_rows(field: Tensor) -> Tensor:
+    return field.flatten(1) if field.dim() > 1 else field.unsqueeze(1)
 
 
 def keep_one_of_each(colors: IntArray, among: NDArray[np.bool_] | None = None) -> Kept:

@@ -49,6 +49,9 @@ With 1.5 the a-posteriori bound of about 85 % of crystals keeps tol, with 3.0 th
 STREAMED_IMAGES_PER_ATOM = 10_000
 """Where an atom has more images to search, lengths are taken to be wrong, and the crystal is refused as too large."""
 
+MAX_WAVES = 2_000_000
+"""Beyond it (1.4 kB a wave to make them) a crystal is refused as too large."""
+
 
 class InfiniteNeighborhood(BaseTransform):
     r"""Edges (and waves) that infinitely connected attention needs, from a tolerance, with a certificate.
@@ -99,8 +102,8 @@ class InfiniteNeighborhood(BaseTransform):
 
     Raises:
         ValueError: if an argument is out of range, or neither edges nor waves are asked for.
-        InvalidStructureError: on a crystal that :func:`~torch_geometric_crystal.data.validate_crystal` refuses, or one
-            without three periodic directions if waves are asked for.
+        InvalidStructureError: on a crystal that :func:`~torch_geometric_crystal.data.validate_crystal` refuses, or, if
+            waves are asked for, one without three periodic directions or so large that they would exhaust the memory.
     """
 
     def __init__(
@@ -222,6 +225,13 @@ class InfiniteNeighborhood(BaseTransform):
         basis = reciprocal_cell(data.cell[0].detach().cpu().double()).numpy()
         n = data.z.numel()
         cutoff = wave_cutoff(basis, n, sigma_min, self.tol, self.spread)
+        number = 2.0 / 3.0 * math.pi * cutoff**3 / float(abs(np.linalg.det(basis)))
+        if number > MAX_WAVES:
+            raise InvalidStructureError(
+                structure_name(data),
+                f"its cell asks for about {number:.0e} wave vectors, of which {MAX_WAVES:.0e} are the most",
+                "Use edges alone (real heads, or domain 'auto'), a larger tol, or a smaller cell",
+            )
         bound = wave_truncation_bound(basis, n, sigma_min, cutoff, self.spread)
         _store_waves(data, wave_vectors(basis, cutoff), cutoff, bound)
 

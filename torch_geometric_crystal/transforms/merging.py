@@ -35,7 +35,7 @@ class Merging(BaseTransform):
 
     def check_unmerged(self, data: Data) -> None:
         """Raise ``ValueError`` for a crystal that is merged already, or has targets for its atoms."""
-        if "y" in data and data.y.size(0) != 1:
+        if "y" in data and data.y.shape[:1] != (1,):
             raise ValueError("data: expected targets of the crystal, y (1, T): atoms with targets cannot be merged")
         if ATOM_MULTIPLICITY in data:
             raise ValueError("data: expected a crystal with all its atoms, received one whose atoms are merged already")
@@ -61,6 +61,15 @@ class Merging(BaseTransform):
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(merge_tolerance={self.merge_tolerance})"
+
+
+def refuse_merged(data: Data, where: str) -> None:
+    """Raise ``ValueError`` for merged atoms, saying `where` every atom is needed."""
+    if ATOM_MULTIPLICITY in data:
+        raise ValueError(
+            f"data: expected every atom {where}, received merged ones. Apply the model's own neighborhood(), without "
+            "merge_tolerance where it does not take it"
+        )
 
 
 def _fields(data: Data, names: Sequence[str]) -> list[str]:

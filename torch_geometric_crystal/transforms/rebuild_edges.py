@@ -16,6 +16,7 @@ from torch_geometric_crystal.ops.neighbor_search import NeighborEdges, neighbor_
 from torch_geometric_crystal.ops.truncation import search_radius_for_cutoff, truncation_bound
 from torch_geometric_crystal.transforms.graph_fields import REAL_FIELDS, remove_fields
 from torch_geometric_crystal.transforms.infinite_neighborhood import DEFAULT_SIGMA_MAX, DEFAULT_SPREAD
+from torch_geometric_crystal.transforms.merging import refuse_merged
 
 _STALE = (*(name for name in REAL_FIELDS if name != "edge_cutoff"), "wave_bound")
 
@@ -28,11 +29,12 @@ class RebuildEdges(BaseTransform):
     `edge_dist` to all images within the `edge_cutoff` that each crystal has, the self images included, sorted by
     target, source and distance (:func:`~torch_geometric_crystal.ops.neighbor_search.neighbor_search`). Where `pos` or
     `cell` require gradients the models compute the distances anew from them, so forces and stress are those of a graph
-    made afresh with that cutoff.
+    made afresh with that cutoff. A crystal with a cutoff of 0, which is summed over waves, has no edges and gets none.
 
-    The cutoff stays, so the certificate of the old positions no longer holds: `truncation_bound` and `log_tail` (and
-    `wave_bound`, which depends on the cell) are removed. Where they are wanted, not at each step,
-    :func:`certify_edges` makes them anew. Wave vectors stay: they are integers, and follow the cell.
+    The cutoff stays, so the certificate of the old positions no longer holds: `truncation_bound` and `log_tail` are
+    removed, and where they are wanted, not at each step, :func:`certify_edges` makes them anew. Wave vectors stay: they
+    are integers, and follow the cell; `wave_bound`, which depends on the cell, is removed, and only the model's
+    :meth:`neighborhood` makes it anew.
 
     With a skin s the search goes to :math:`R + s`, and its list is filtered until it could miss an image. With the
     cell then and now :math:`L_0` and :math:`L = L_0 F`, and what is left of an atom's motion
@@ -48,7 +50,7 @@ class RebuildEdges(BaseTransform):
         num_searches (int): searches so far.
 
     Raises:
-        ValueError: if `skin` is negative or not finite, or the graph is missing.
+        ValueError: if `skin` is negative or not finite, the graph is missing, or atoms are merged.
     """
 
     def __init__(self, skin: float = 0.0):
@@ -72,11 +74,17 @@ class RebuildEdges(BaseTransform):
 
     def _search(self, crystals: "_Crystals", cutoff: Tensor) -> NeighborEdges:
         self.num_searches += 1
-        return neighbor_search(crystals.pos, crystals.cell, crystals.batch, crystals.pbc, cutoff)
+        edges = neighbor_search(crystals.pos, crystals.cell, crystals.batch, crystals.pbc, cutoff)
+        if bool((cutoff > 0.0).all()):
+            return edges
+        kept = (cutoff > 0.0)[crystals.batch[edges.edge_index[1]]]  # at a cutoff of 0 it finds the atoms themselves
+        return NeighborEdges(edges.edge_index[:, kept], edges.edge_shift[kept], edges.edge_dist[kept])
 
     def _filter(self, crystals: "_Crystals") -> NeighborEdges:
         if self._list is None or not self._list.holds(crystals, self.skin):
-            self._list = _VerletList(crystals, self._search(crystals, crystals.cutoff + self.skin))
+            self._list = _VerletList(
+                crystals, self._search(crystals, crystals.cutoff + self.skin * (crystals.cutoff > 0.0))
+            )
         listed = self._list.edges
         vectors = edge_vectors(
             crystals.pos.double(), crystals.cell.double(), listed.edge_index, listed.edge_shift, crystals.batch
@@ -96,7 +104,7 @@ def certify_edges(data: Data, sigma_max: float = DEFAULT_SIGMA_MAX, spread: floa
     """Return `data` with `truncation_bound` (B,) and `log_tail` (N,) of its present positions, at its `edge_cutoff`.
 
     They mean what those of :class:`~torch_geometric_crystal.transforms.InfiniteNeighborhood` mean, and cost as much:
-    one crystal after the other, on the CPU.
+    one crystal after the other, on the CPU. A crystal with a cutoff of 0, which is summed over waves, lacks no edges.
 
     Args:
         data: one crystal or a batch with `edge_cutoff`.
@@ -104,7 +112,7 @@ def certify_edges(data: Data, sigma_max: float = DEFAULT_SIGMA_MAX, spread: floa
         spread: allowance for the spread of the logits, as the graph was made with.
 
     Raises:
-        ValueError: if `edge_cutoff` is missing.
+        ValueError: if `edge_cutoff` is missing, or atoms are merged.
     """
     crystals = _crystals(data)
     cells, pbcs, cutoffs = (tensor.cpu().numpy() for tensor in (crystals.cell.double(), crystals.pbc, crystals.cutoff))
@@ -112,6 +120,10 @@ def certify_edges(data: Data, sigma_max: float = DEFAULT_SIGMA_MAX, spread: floa
     positions = np.split(crystals.pos.cpu().double().numpy(), np.cumsum(counts)[:-1])
     shares, tails = [], []
     for pos, cell, pbc, cutoff in zip(positions, cells, pbcs, cutoffs.tolist(), strict=True):
+        if cutoff == 0.0:
+            shares.append(0.0)
+            tails.append(np.full(len(pos), -np.inf))
+            continue
         lattice = reduce_lattice(cell, pbc)
         lengths = gram_schmidt_lengths(lattice.basis)
         polynomials = count_polynomials(lengths)
@@ -142,6 +154,7 @@ class _Crystals(NamedTuple):
 def _crystals(data: Data) -> _Crystals:
     if "edge_cutoff" not in data:
         raise ValueError("data: expected crystals with edge_cutoff; apply model.neighborhood() to each before batching")
+    refuse_merged(data, "where edges are made anew")
     batch = data.batch if isinstance(data, Batch) or data.get("batch") is not None else torch.zeros_like(data.z)
     pbc = data.pbc if data.get("pbc") is not None else data.cell.new_ones(len(data.cell), 3, dtype=torch.bool)
     return _Crystals(data.pos.detach(), data.cell.detach(), batch, pbc, data.edge_cutoff.flatten().double())

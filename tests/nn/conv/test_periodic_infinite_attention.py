@@ -119,6 +119,26 @@ def test_half_precision_states_are_summed_in_float32(batch, x):
     assert_close_relative(out.float(), expected, rtol=3e-2)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("domain", ["real", "multihead"])
+def test_a_layer_in_half_precision_is_near_one_in_single(batch, waves, x, domain, dtype):
+    conv = PeriodicInfiniteAttention(16, 16, heads=2, num_basis=8, domain=domain)
+    expected = conv(x, batch.edge_index, batch.edge_dist, waves)
+    conv, inputs = conv.to(dtype), (x.to(dtype), batch.edge_index, batch.edge_dist, waves)
+    for out in (conv(*inputs), conv(*inputs, return_attention_weights=True)[0]):
+        assert out.dtype == dtype
+        assert_close_relative(out.float(), expected, rtol=3e-2)
+
+
+def test_layers_stack_under_autocast(batch, x):
+    conv = PeriodicInfiniteAttention(16, 16, heads=2, num_basis=8)
+    graph = (batch.edge_index, batch.edge_dist)
+    expected = conv(conv(x, *graph), *graph)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv(conv(x, *graph), *graph)
+    assert_close_relative(out.float(), expected, rtol=5e-2)
+
+
 def test_zero_edges_give_the_output_bias():
     conv = PeriodicInfiniteAttention(16, 16, heads=2, num_basis=8)
     nn.init.normal_(conv.out.bias)
@@ -150,6 +170,10 @@ def test_reset_parameters_scales_values_and_output_by_the_gain():
         ({"rho_min": 1.0}, r"rho_min: expected bounds between 0 and 1"),
         ({"num_basis": -1}, r"num_basis: expected zero or a positive number"),
         ({"r0": 0.0}, r"r0: expected positive lengths"),
+        ({"basis_range": 0.0}, r"basis_range: expected a positive length in A"),
+        ({"elu_beta": 0.0}, r"elu_beta: expected a positive number"),
+        ({"aggr": "mean"}, r"aggr: expected one of 'add', 'sum', received 'mean'"),
+        ({"flow": "target_to_source"}, r"flow: expected one of 'source_to_target'"),
     ],
 )
 def test_constructor_refuses_bad_settings(arguments, message):
@@ -162,3 +186,8 @@ def test_missing_edges_or_waves_are_named(batch, x):
         PeriodicInfiniteAttention(16, 16)(x)
     with pytest.raises(ValueError, match="waves: expected wave vectors"):
         PeriodicInfiniteAttention(16, 16, domain="multihead")(x, batch.edge_index, batch.edge_dist)
+
+
+def test_waves_have_no_weights_to_return(waves, x):
+    with pytest.raises(ValueError, match="return_attention_weights: expected False in reciprocal space"):
+        PeriodicInfiniteAttention(16, 16, domain="reciprocal")(x, waves=waves, return_attention_weights=True)

@@ -4,7 +4,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 
 from torch_geometric_crystal.data import make_crystal
 from torch_geometric_crystal.nn.conv.edge_gated_conv import EdgeGatedConv
@@ -179,6 +179,13 @@ def test_a_stored_line_graph_is_used(model):
     assert_close_relative(model(stored), expected, 1e-13)
     one_way = Batch.from_data_list([LineGraph(backtracking=False)(data) for data in plain])
     assert (model(one_way) - expected).abs().max() > 1e-3
+
+
+def test_a_batch_made_by_hand_needs_no_pointers(model):
+    transform = model.neighborhood()
+    batch = Batch.from_data_list([transform(data) for data in small_crystals()[:2]])
+    by_hand = Data(**{name: value for name, value in batch.to_dict().items() if name != "ptr"})
+    torch.testing.assert_close(model.eval()(by_hand), model(batch))
 
 
 def test_one_crystal_needs_no_batch(model):

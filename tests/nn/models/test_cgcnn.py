@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 
 from torch_geometric_crystal.nn.models.cgcnn import CGCNN
 from torch_geometric_crystal.testing import (
@@ -100,6 +100,13 @@ def test_a_sparse_crystal_has_fewer_edges_and_no_invented_ones(model):
     sparse = small_crystals(torch.float64)[0]
     sparse.pos, sparse.cell = 1.9 * sparse.pos, 1.9 * sparse.cell  # six neighbours at 5.4 A, twelve at 7.6, none to 9.3
     assert model.neighborhood(k=20)(sparse).num_edges == 2 * 18
+
+
+def test_a_batch_made_by_hand_needs_no_pointers(model):
+    transform = model.neighborhood()
+    batch = Batch.from_data_list([transform(data) for data in small_crystals()[:2]])
+    by_hand = Data(**{name: value for name, value in batch.to_dict().items() if name != "ptr"})
+    torch.testing.assert_close(model.eval()(by_hand), model(batch))
 
 
 def test_one_crystal_needs_no_batch(model):

@@ -13,7 +13,7 @@ from torch_geometric_crystal.benchmark.prediction import tolerance_of
 from torch_geometric_crystal.benchmark.run import build_run_model
 from torch_geometric_crystal.checks import InvalidStructureError
 from torch_geometric_crystal.explain import attention_map, image_graph
-from torch_geometric_crystal.nn import Crystalformer
+from torch_geometric_crystal.nn import ALIGNN, CGCNN, Crystalformer
 from torch_geometric_crystal.nn.cuda_graphs import _tensors, _with_tensors
 from torch_geometric_crystal.nn.export import export_inputs
 from torch_geometric_crystal.nn.graph_padding import graph_sizes, pad_graph, padded_sizes
@@ -24,6 +24,7 @@ from torch_geometric_crystal.transforms import (
     MergeEquivalent,
     MergeEquivalentAtoms,
     PeriodicKNNGraph,
+    RebuildEdges,
     Supercell,
 )
 
@@ -142,6 +143,29 @@ def test_what_needs_every_atom_refuses_merged_ones():
 def test_targets_of_atoms_and_waves_are_refused(options):
     with pytest.raises(ValueError, match="merge_tolerance: expected None"):
         make_model(**options).neighborhood(merge_tolerance=1e-4)
+
+
+def test_models_refuse_atoms_that_were_merged_for_another():
+    crystal = small_crystals()[0]
+    for_attention = make_model().neighborhood(merge_tolerance=1e-4)(crystal.clone())
+    for_alignn = ALIGNN().neighborhood(merge_tolerance=1e-4)(crystal.clone())
+    waves = InfiniteNeighborhood(reciprocal_sigma_min=1.55)
+    with_waves = MergeEquivalentAtoms()(waves(crystal.clone()))
+    cases = [
+        (make_model(), for_alignn, "or those that MergeEquivalentAtoms keeps"),
+        (make_model(level="atom"), for_attention, "where each has its own targets"),
+        (make_model(domain="multihead"), with_waves, "for sums in reciprocal space"),
+        (CGCNN(), for_attention, "for CGCNN"),
+        (CGCNN(), for_alignn, "for CGCNN"),
+        (ALIGNN(), for_attention, "or those that MergeEquivalent keeps"),
+        (ALIGNN(level="atom"), for_alignn, "where each has its own targets"),
+        (RebuildEdges(), for_attention, "where edges are made anew"),
+    ]
+    for use, data, where in cases:
+        with pytest.raises(ValueError, match=f"data: expected every atom {where}, received merged ones"):
+            use(data.clone())
+    with pytest.raises(ValueError, match="edges: expected 'stored' where atoms are merged"):
+        make_model().neighborhood(merge_tolerance=1e-4, edges="streamed")
 
 
 def test_a_crystal_without_edges_is_refused_with_the_remedy():

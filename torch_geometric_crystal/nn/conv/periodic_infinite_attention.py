@@ -125,6 +125,8 @@ class PeriodicInfiniteAttention(MessagePassing):
         **kwargs: Any,
     ):
         super().__init__(node_dim=0, **{"aggr": "add"} | kwargs)
+        check_choice("aggr", kwargs.get("aggr", "add"), ("add", "sum"))
+        check_choice("flow", self.flow, ("source_to_target",))
         check_choice("domain", domain, DOMAINS)
         check_argument(heads >= 1, "heads", "a positive number", heads)
         check_argument(out_channels % heads == 0, "out_channels", f"a multiple of heads, {heads}", out_channels)
@@ -136,6 +138,8 @@ class PeriodicInfiniteAttention(MessagePassing):
             domain != "auto" or num_basis == 0, "num_basis", "0 where domain is 'auto', which has no W^E", num_basis
         )
         check_argument(rho_max > 1, "rho_max", "a number above 1, the value before training", rho_max)
+        check_argument(basis_range is None or basis_range > 0, "basis_range", "a positive length in A", basis_range)
+        check_argument(elu_beta > 0, "elu_beta", "a positive number", elu_beta)
         check_argument(r0 > 0 and r0_reciprocal > 0, "r0", "positive lengths in A", (r0, r0_reciprocal))
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -197,13 +201,16 @@ class PeriodicInfiniteAttention(MessagePassing):
                 real space.
 
         Raises:
-            ValueError: if the edges or waves that the domain needs are missing or of wrong shape.
+            ValueError: if the edges or waves that the domain needs are missing or of wrong shape, or weights are to be
+                returned where there are no heads in real space.
         """
         if not self.real_heads:
+            expected = "False in reciprocal space, where no image has a weight of its own"
+            check_argument(not return_attention_weights, "return_attention_weights", expected, True)
             return self.attend(x, None, waves)[0]
         if edge_index is None or edge_dist is None:
             raise ValueError("edge_index, edge_dist: expected edges for the heads in real space, received None")
-        edge_dist = edge_dist.to(x.dtype)
+        edge_dist = edge_dist.to(at_least_float32(x.dtype))
         if self.explain or return_attention_weights:
             return self._forward_unfused(x, edge_index, edge_dist, waves, return_attention_weights)
         return self.attend(x, group_edges(edge_index, edge_dist, x.size(0)), waves)[0]
@@ -284,13 +291,13 @@ class PeriodicInfiniteAttention(MessagePassing):
             parts = [torch.where(has_edges[:, None, None], parts[0], self._reciprocal(query, key, value, rho, waves))]
         elif split < self.heads:
             parts.append(self._reciprocal(query, key, value, rho, waves))
-        out = self.out(torch.cat(parts, dim=1).flatten(1))
+        out = self.out(torch.cat(parts, dim=1).flatten(1).to(x.dtype))
         return (out, (edge_index, weights)) if return_attention_weights else out
 
     def message(self, value_j: Tensor, weights: Tensor, encoded: Optional[Tensor]) -> Tensor:  # noqa: UP045 (PyG reads it)
         """Weighted value of each edge, shape (E, H, d)."""
         if encoded is not None and self.value_encoding is not None:
-            value_j = value_j + torch.einsum("hdk,ek->ehd", self.value_encoding, encoded)
+            value_j = value_j + torch.einsum("hdk,ek->ehd", self.value_encoding.to(encoded.dtype), encoded)
         return weights.unsqueeze(-1) * value_j
 
     def __repr__(self) -> str:

@@ -12,14 +12,14 @@ from torch_geometric.transforms import BaseTransform, Compose
 from torch_geometric_crystal.checks import check_argument, check_choice
 from torch_geometric_crystal.nn.batch_norm import BatchNorm
 from torch_geometric_crystal.nn.conv.edge_gated_conv import EdgeGatedConv
-from torch_geometric_crystal.nn.crystal_graph import edge_distances, refuse_gradients
+from torch_geometric_crystal.nn.crystal_graph import edge_distances, number_of_crystals, refuse_gradients
 from torch_geometric_crystal.nn.models.element_features import NUM_ELEMENT_FEATURES
 from torch_geometric_crystal.nn.models.element_features import element_features as tabulated_features
 from torch_geometric_crystal.nn.readout import LEVELS, TargetNormalization, pool_atoms
 from torch_geometric_crystal.ops.lattice import edge_vectors
 from torch_geometric_crystal.transforms.line_graph import LINE_GRAPH_INDEX, line_graph_pairs, pair_cosines
 from torch_geometric_crystal.transforms.merge_equivalent import MULTIPLICITIES, MergeEquivalent
-from torch_geometric_crystal.transforms.merging import ATOM_MULTIPLICITY
+from torch_geometric_crystal.transforms.merging import ATOM_MULTIPLICITY, refuse_merged
 
 
 class ALIGNN(nn.Module):
@@ -180,6 +180,8 @@ class ALIGNN(nn.Module):
             ValueError: if the crystals have no graph, or one with an edge from an atom to itself in the same place.
         """
         _check_graph(data)
+        if self.level == "atom":
+            refuse_merged(data, "where each has its own targets")
         dtype = self.out.weight.dtype
         edge_index, counts = data.edge_index, _multiplicities(data)
         x = self.atom_embedding(F.embedding(data.z - 1, self.element_features), counts.atoms)
@@ -195,8 +197,7 @@ class ALIGNN(nn.Module):
         for conv in self.gcn_convs:
             x, y = conv(x, edge_index, y, counts.atoms, counts.edges_of_atom)
         if self.level == "crystal":
-            number = data.num_graphs if data.batch is not None else 1
-            x = pool_atoms(x, data.batch, number, ptr=data.get("ptr"), multiplicity=counts.atoms)
+            x = pool_atoms(x, data.batch, number_of_crystals(data), ptr=data.get("ptr"), multiplicity=counts.atoms)
         out = self.normalization(self.out(x))
         return (out, x) if return_embedding else out
 
@@ -254,6 +255,8 @@ def _check_graph(data: Data) -> None:
         )
     if merged:
         refuse_gradients(data)
+    if merged and any(name not in data for name in MULTIPLICITIES):
+        refuse_merged(data, "or those that MergeEquivalent keeps")
 
 
 def _gaussians(values: Tensor, first: float, last: float, number: int) -> Tensor:

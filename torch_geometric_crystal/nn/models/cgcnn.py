@@ -10,10 +10,11 @@ from torch_geometric.transforms import BaseTransform
 
 from torch_geometric_crystal.checks import check_argument, check_choice
 from torch_geometric_crystal.nn.conv.crystal_graph_conv import CrystalGraphConv
-from torch_geometric_crystal.nn.crystal_graph import edge_distances
+from torch_geometric_crystal.nn.crystal_graph import edge_distances, number_of_crystals
 from torch_geometric_crystal.nn.models.element_features import NUM_ELEMENT_FEATURES
 from torch_geometric_crystal.nn.models.element_features import element_features as tabulated_features
 from torch_geometric_crystal.nn.readout import LEVELS, TargetNormalization, pool_atoms
+from torch_geometric_crystal.transforms.merging import refuse_merged
 
 
 class CGCNN(nn.Module):
@@ -123,18 +124,19 @@ class CGCNN(nn.Module):
         """Predict the targets of each crystal of a batch, or of a single crystal.
 
         Raises:
-            ValueError: if the crystals have no graph.
+            ValueError: if the crystals have no graph, or merged atoms.
         """
         if "edge_index" not in data or "edge_dist" not in data:
             raise ValueError(
                 "data: expected crystals with a graph (edge_index, edge_dist). Apply model.neighborhood() first"
             )
+        refuse_merged(data, "for CGCNN")
         x = self.atom_embedding(F.embedding(data.z - 1, self.element_features))
         edge_attr = self._edge_features(data)
         for conv in self.convs:
             x = conv(x, data.edge_index, edge_attr)
         if self.level == "crystal":
-            x = pool_atoms(x, data.batch, data.num_graphs if data.batch is not None else 1, ptr=data.get("ptr"))
+            x = pool_atoms(x, data.batch, number_of_crystals(data), ptr=data.get("ptr"))
         embedding = F.softplus(self.hidden(F.softplus(x)))
         out = self.normalization(self.out(embedding))
         return (out, embedding) if return_embedding else out

@@ -25,6 +25,7 @@ from torch_geometric_crystal.nn.property_head import PropertyHead
 from torch_geometric_crystal.nn.readout import TargetNormalization
 from torch_geometric_crystal.nn.truncation_report import crystal_truncation_bound, row_truncation_bound
 from torch_geometric_crystal.ops.precision import without_autocast
+from torch_geometric_crystal.transforms.merging import refuse_merged
 
 
 class CrystalformerBlock(nn.Module):
@@ -220,6 +221,8 @@ class Crystalformer(nn.Module):
         mergeable = config["level"] == "crystal" and not self.has_reciprocal_heads
         expected = "None for targets of atoms and in reciprocal space"
         check_argument(mergeable, "merge_tolerance", expected, merge_tolerance)
+        asked = kwargs.get("edges", "stored")
+        check_argument(asked != "streamed", "edges", "'stored' where atoms are merged", asked)
         stored = InfiniteNeighborhood(**arguments | kwargs | {"edges": "stored"})
         return Compose([stored, MergeEquivalentAtoms(merge_tolerance)])
 
@@ -272,6 +275,10 @@ class Crystalformer(nn.Module):
         Raises:
             ValueError: if the batch lacks the certificate that the transform writes.
         """
+        needed = ["log_tail"] * self.has_real_heads + ["wave_bound"] * self.has_reciprocal_heads
+        missing = [name for name in needed if name not in data]
+        expected = "crystals with the certificate that model.neighborhood() writes"
+        check_argument(not missing, "data", expected, f"no {' and '.join(missing)}")
         graph = self.gather(data)
         bounds = [data.wave_bound.to(graph.batch.device).double()] if self.has_reciprocal_heads else []
         x = self.embedding(data.z - 1)
@@ -322,8 +329,11 @@ class Crystalformer(nn.Module):
         """What the layers need of a batch, in order: everything that reads the device back happens here.
 
         Raises:
-            ValueError: if the graph is missing, or an element lies outside the embedding.
+            ValueError: if the graph is missing, an element lies outside the embedding, or atoms are merged where each
+                has its own targets.
         """
+        if self._config["level"] == "atom":
+            refuse_merged(data, "where each has its own targets")
         # On a GPU this would wait for the device; there the embedding's own look-up asserts the range.
         if data.z.numel() and not data.z.is_cuda and not torch.compiler.is_compiling():
             lowest, highest = (int(bound) for bound in torch.aminmax(data.z))
