@@ -221,6 +221,12 @@ def test_damaged_export_is_named(saved, tmp_path, damage):
         load_model(path)
 
 
+def test_an_export_has_one_set_of_weights(saved, tmp_path):
+    export_model(saved[1], tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="has one set of weights"):
+        load_model(tmp_path / "model.safetensors", "last")
+
+
 def test_export_needs_the_suffix(saved, tmp_path):
     with pytest.raises(ValueError, match=r"path: expected a name that ends in .safetensors"):
         export_model(saved[1], tmp_path / "model.bin")

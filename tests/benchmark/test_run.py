@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torch_geometric_crystal.benchmark.callbacks import Callback
-from torch_geometric_crystal.benchmark.checkpoint import load_model
+from torch_geometric_crystal.benchmark.checkpoint import CheckpointError, load_model
 from torch_geometric_crystal.benchmark.config import RunConfig, read_config
 from torch_geometric_crystal.benchmark.run import run_training, train_and_evaluate
 from torch_geometric_crystal.data import to_structure
@@ -68,6 +68,19 @@ def test_interrupted_run_has_no_metrics_yet(parts, make_config, tmp_path):
     result = train_and_evaluate(make_config(), parts, tmp_path, [Stop()])
     assert (result.model, result.metrics) == (None, {})
     assert train_and_evaluate(make_config(), parts, tmp_path, resume=True).metrics["training"]["steps"] == 25
+
+
+def test_settings_of_a_run_that_is_not_continued_stay_what_they_were(make_config, parts, tmp_path):
+    train_and_evaluate(make_config(epochs=2), parts, tmp_path)
+    before = (tmp_path / "config.yaml").read_text()
+    for change in (make_config(epochs=3, optimizer="sgd"), dataclasses.replace(make_config(epochs=3), seed=1)):
+        with pytest.raises(CheckpointError):
+            train_and_evaluate(change, parts, tmp_path, resume=True)
+        assert (tmp_path / "config.yaml").read_text() == before
+    train_and_evaluate(make_config(epochs=2, lr=0.5), parts, tmp_path, resume=True)  # nothing is left to train
+    assert (tmp_path / "config.yaml").read_text() == before
+    train_and_evaluate(make_config(epochs=3), parts, tmp_path, resume=True)
+    assert read_config(tmp_path / "config.yaml")["recipe"]["epochs"] == 3
 
 
 @pytest.mark.parametrize(

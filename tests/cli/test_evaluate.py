@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -58,3 +59,27 @@ def test_test_part_is_that_of_a_training_with_other_shares(run, cif_folder, tmp_
     asked = ["--seed", 0, "--val-fraction", 0.1, "--test-fraction", 0.1]
     assert run("evaluate", "-c", tmp_path / "r", "-d", cif_folder, "-o", tmp_path / "o", *asked).code == 0
     assert len((tmp_path / "o" / "predictions.csv").read_text().splitlines()) == 1 + 1
+
+
+def test_all_of_a_single_crystal_is_evaluated(run, small_run, cif_folder, tmp_path):
+    (tmp_path / "one").mkdir()
+    shutil.copy(cif_folder / "x00.cif", tmp_path / "one" / "x00.cif")
+    (tmp_path / "one" / "id_prop.csv").write_text("x00,1.0")
+    arguments = ["-c", small_run, "-d", tmp_path / "one", "-o", tmp_path / "e", "--device", "cpu"]
+    result = run("evaluate", *arguments, "--split", "all")
+    assert result.code == 0, result.err
+    assert len((tmp_path / "e" / "predictions.csv").read_text().splitlines()) == 2
+
+
+def test_a_folder_has_the_weights_that_its_run_reports(run, cif_folder, tmp_path):
+    shares = ["--val-fraction", 0.3, "--test-fraction", 0.3, "--lr", 0.5, "--device", "cpu", "--averaging-epochs", 0]
+    arguments = ["-m", "cgcnn", "--epochs", 6, "--model-option", "channels=8", *shares, "-o", tmp_path / "r"]
+    assert run("train", "-d", cif_folder, *arguments).code == 0
+    metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert metrics["reported_weights"] == "best"
+    assert metrics["test"]["best"] != metrics["test"]["last"]
+    for weights, reported in (("auto", "best"), ("last", "last")):
+        result = run("evaluate", "-c", tmp_path / "r", "-d", cif_folder, "-o", tmp_path / "e", "--weights", weights)
+        assert result.code == 0, result.err
+        found = json.loads((tmp_path / "e" / "metrics.json").read_text())["targets"]["target"]["mae"]
+        assert found == pytest.approx(metrics["test"][reported]["targets"]["target"]["mae"], rel=1e-5)

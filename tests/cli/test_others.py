@@ -1,9 +1,17 @@
 """embed, convert, info, and what the commands share."""
 
+import shutil
+
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.io import write
+from pymatgen.core import Lattice, Structure
 
 from torch_geometric_crystal import __version__
+from torch_geometric_crystal.benchmark.checkpoint import save_checkpoint
+from torch_geometric_crystal.benchmark.config import RunConfig
+from torch_geometric_crystal.benchmark.run import build_run_model
 from torch_geometric_crystal.cli.info import package_version
 from torch_geometric_crystal.cli.options import help_text, parse_settings
 
@@ -28,6 +36,50 @@ def test_embedding_is_written_as_a_table(run, small_run, cif_folder, tmp_path):
     assert table["id"].tolist() == [f"x{index:02d}" for index in range(12)]
 
 
+@pytest.mark.filterwarnings("ignore::torch_geometric_crystal.datasets.StructureWarning")
+def test_embedding_needs_no_target_and_leaves_out_what_the_model_lacks(run, small_run, cif_folder, tmp_path):
+    shutil.copytree(cif_folder, tmp_path / "cifs")
+    lines = [f"x{index:02d},meta" for index in range(12)]
+    (tmp_path / "cifs" / "id_prop.csv").write_text("\n".join([*lines, "heavy,stable"]))
+    heavy = Structure(Lattice.cubic(4.0), ["Es"], [[0, 0, 0]])
+    heavy.to_file(str(tmp_path / "cifs" / "heavy.vasp"), fmt="poscar")
+    options = ["channels=8", "num_blocks=1", "num_heads=2", "num_basis=4"]
+    flags = [*(f"--model-option={text}" for text in options), "--epochs", 1, "--device", "cpu"]
+    assert run("train", "-d", cif_folder, "-o", tmp_path / "run", *flags).code == 0
+    result = run("embed", "-c", tmp_path / "run", "-d", tmp_path / "cifs", "-o", tmp_path / "e.npz", "--device", "cpu")
+    assert result.code == 0, result.err
+    assert "left out heavy: the model knows the elements up to Cf, and it has Es" in result.err
+    with np.load(tmp_path / "e.npz") as arrays:
+        assert len(arrays["ids"]) == 12
+    (tmp_path / "cifs" / "id_prop.csv").write_text("\n".join([*lines, "heavy,1"]).replace("meta", "2"))
+    for command in (["train", *flags, "-o", tmp_path / "o"], ["evaluate", "-c", tmp_path / "run", "--split", "all"]):
+        result = run(*command, "-d", tmp_path / "cifs")
+        assert result.code == 2
+        assert "structure 'heavy': the model knows the elements up to Cf, and it has Es" in result.err
+
+
+def test_atoms_have_no_pooled_features(run, tmp_path):
+    crystal = bulk("NaCl", "rocksalt", a=5.6)
+    crystal.info["structure_id"] = "salt"
+    write(tmp_path / "c.extxyz", [crystal] * 4)
+    model = build_run_model(RunConfig(model="cgcnn", level="atom", model_options={"channels": 8}), ["q"], ["e"])
+    save_checkpoint(tmp_path / "atoms.ckpt", model.card, model.state_dict())
+    result = run("embed", "-c", tmp_path / "atoms.ckpt", "-d", tmp_path / "c.extxyz", "-o", tmp_path / "e.npz")
+    assert result.code == 2
+    assert "--checkpoint: expected a model of crystals, with pooled features, received 'atom'" in result.err
+
+
+def test_convert_names_the_targets_that_it_was_not_asked_for(run, cif_folder, tmp_path):
+    cif = (cif_folder / "x00.cif").read_text().replace('"', '""')
+    (tmp_path / "c.csv").write_text(f'id,cif,gap,energy\na,"{cif}",1,2\n')
+    result = run("convert", tmp_path / "c.csv", tmp_path / "c.npz", "--workers", "0")
+    assert result.code == 0, result.err
+    assert "no target was kept; there are gap, energy: choose with --target" in result.err
+    result = run("convert", tmp_path / "c.csv", tmp_path / "d.npz", "--workers", "0", "-t", "gap")
+    assert "targets: gap" in result.out
+    assert "no target" not in result.err
+
+
 def test_embedding_file_must_be_npz_or_parquet(run, small_run, cif_folder, tmp_path):
     result = run("embed", "-c", small_run, "-d", cif_folder, "-o", tmp_path / "e.csv")
     assert result.code == 2
@@ -43,8 +95,6 @@ def test_converted_store_trains_like_its_source(run, cif_folder, small_flags, tm
 
 
 def test_convert_can_leave_out_what_is_broken(run, tmp_path, cif_folder):
-    import shutil
-
     folder = tmp_path / "cifs"
     shutil.copytree(cif_folder, folder)
     (folder / "x03.cif").write_text("nonsense")

@@ -96,3 +96,41 @@ def prediction_model(folder):
     from torch_geometric_crystal.benchmark.checkpoint import load_model
 
     return load_model(folder)
+
+
+def test_no_file_that_is_read_is_replaced(run, small_run, cif_folder, tmp_path):
+    structure = tmp_path / "own.json"
+    structure.write_text("{}")
+    exported = tmp_path / "model.safetensors"
+    run("export", "-c", small_run, exported)
+    card = exported.with_suffix(".json").read_text()
+    cases = [(small_run, structure, "own.csv"), (exported, cif_folder, "model.csv"), (exported, cif_folder, "model")]
+    for checkpoint, file, output in cases:
+        result = run("predict", "-c", checkpoint, file, "-o", tmp_path / output)
+        assert result.code == 2
+        assert "would replace a file that is read; give another name" in result.err
+    assert structure.read_text() == "{}"
+    result = run("export", "-c", small_run, tmp_path / "own.safetensors")
+    assert result.code == 2
+    assert "beside which no other file is called own.json" in result.err
+    assert exported.with_suffix(".json").read_text() == card
+    assert run("export", "-c", small_run, exported).code == 0  # its own card may be replaced
+
+
+def test_the_suffix_is_added_to_the_whole_name(run, small_run, cif_folder, tmp_path):
+    assert run("predict", "-c", small_run, cif_folder / "x00.cif", "-o", tmp_path / "a_v1.5").code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_v1.5.csv", "a_v1.5.json"]
+
+
+@pytest.mark.filterwarnings("ignore::torch_geometric_crystal.datasets.StructureWarning")
+def test_atoms_that_share_a_place_do_not_stop_the_other_files(run, cif_folder, tmp_path):
+    small = [f"--model-option={text}" for text in ("channels=8", "embedding_channels=8", "num_alignn_layers=1")]
+    flags = ["--model", "alignn", "--epochs", 1, "--device", "cpu", *small]
+    assert run("train", "-d", cif_folder, "-o", tmp_path / "run", *flags).code == 0
+    (tmp_path / "POSCAR").write_text("two\n1.0\n4 0 0\n0 4 0\n0 0 4\nCu\n2\nDirect\n0 0 0\n0 0 0\n")
+    files = [cif_folder / "x00.cif", tmp_path / "POSCAR", cif_folder / "x01.cif"]
+    result = run("predict", "-c", tmp_path / "run", *files, "-o", tmp_path / "p.csv", "--device", "cpu")
+    assert result.code == 0, result.err
+    rows = rows_of(tmp_path / "p.csv")
+    assert [bool(row["error"]) for row in rows] == [False, True, False]
+    assert "share a place" in rows[1]["error"]

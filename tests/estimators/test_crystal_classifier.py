@@ -7,6 +7,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
+from torch_geometric_crystal.benchmark.checkpoint import save_checkpoint
 from torch_geometric_crystal.estimators import CrystalClassifier, CrystalRegressor
 
 
@@ -67,6 +68,17 @@ def test_saved_and_loaded_is_the_same_classifier(classifier, crystals, tmp_path)
     np.testing.assert_array_equal(loaded.predict(structures), classifier.predict(structures))
     with pytest.raises(ValueError, match="path: expected a checkpoint for regression of crystals"):
         CrystalRegressor.load(tmp_path / "c.ckpt")
+
+
+def test_numbers_are_the_labels_of_a_run_that_has_them(crystals, settings, tmp_path):
+    structures, values = crystals(12)
+    y = (values > np.median(values)).astype(int)
+    classifier = CrystalClassifier(**settings).fit(structures, y)
+    assert classifier.model_.card.classes == ("0", "1")
+    save_checkpoint(tmp_path / "run.ckpt", classifier.model_.card, classifier.model_.state_dict())
+    loaded = CrystalClassifier.load(tmp_path / "run.ckpt")
+    assert loaded.classes_.tolist() == [0, 1]
+    assert loaded.score(structures, y) == classifier.score(structures, y)
 
 
 def test_cross_validation_scores_probabilities(crystals, settings):

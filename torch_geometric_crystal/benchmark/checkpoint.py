@@ -169,9 +169,10 @@ def load_model(path: str | Path, weights: str = "auto") -> nn.Module:
     :func:`~torch_geometric_crystal.benchmark.structures.predict_structures` with this model.
 
     Args:
-        path: a ``.ckpt`` file, a run's folder (its ``last.ckpt``), or a ``.safetensors`` file of :func:`export_model`.
+        path: a ``.ckpt`` file, a run's folder, or a ``.safetensors`` file of :func:`export_model`.
         weights: ``"averaged"`` for the running mean of the last epochs' weights, ``"last"`` for those of the epoch at
-            which the file was written, ``"auto"`` for the mean where the file has one.
+            which the file was written (of a folder, of its last one), ``"auto"`` for the mean where the file has one;
+            of a folder, for what the run reports: the mean, else the best epoch by validation, else the last one.
 
     Raises:
         CheckpointError: if the file cannot be used.
@@ -179,10 +180,14 @@ def load_model(path: str | Path, weights: str = "auto") -> nn.Module:
     check_choice("weights", weights, WEIGHTS)
     path = Path(path)
     if path.suffix == ".safetensors":
+        if weights != "auto":
+            raise CheckpointError(path, "has one set of weights", "Ask for weights='auto'.")
         return _load_exported(path)
-    if path.is_dir():
-        path = path / "last.ckpt"
+    folder, path = (path, path / "last.ckpt") if path.is_dir() else (None, path)
     content = read_checkpoint(path)
+    if folder is not None and weights == "auto" and content["averaged_state_dict"] is None:
+        best = folder / "best.ckpt"
+        path, content = (best, read_checkpoint(best)) if best.is_file() else (path, content)
     averaged = content["averaged_state_dict"]
     if weights == "averaged" and averaged is None:
         raise CheckpointError(path, "has no averaged weights", "Ask for weights='auto' or 'last'.")
@@ -254,6 +259,7 @@ def export_model(model: nn.Module, path: str | Path, card: ModelCard | None = No
 
     Raises:
         MissingDependencyError: without safetensors.
+        ValueError: if the name ends otherwise, or the JSON file would replace one that is no card.
     """
     try:
         from safetensors.torch import save
@@ -263,11 +269,23 @@ def export_model(model: nn.Module, path: str | Path, card: ModelCard | None = No
     path = Path(path)
     check_argument(path.suffix == ".safetensors", "path", "a name that ends in .safetensors", str(path))
     card = model.card if card is None else card  # type: ignore[assignment]
+    _check_replaceable(path.with_suffix(".json"))
     weights = save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
     with atomic_write(path) as file:
         file.write(weights)
     with atomic_write(path.with_suffix(".json")) as file:
         file.write(json.dumps(asdict(card), indent=2).encode())  # type: ignore[arg-type]
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise ``ValueError`` for a file that is there and is no card."""
+    if not path.is_file():
+        return
+    try:
+        is_card = "model_options" in json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError):
+        is_card = False
+    check_argument(is_card, "path", f"a name beside which no other file is called {path.name}", str(path))
 
 
 def _load_exported(path: Path) -> nn.Module:

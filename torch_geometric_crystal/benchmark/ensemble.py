@@ -180,7 +180,7 @@ class Ensemble:
         """
         crystals: list[Data] = []
         given = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction}
-        splits = [split_of_training(model.card, **given) for model in self.members]
+        splits = [split_of_training(model.card, part, **given) for model in self.members]
 
         def graphs(model: nn.Module) -> list[Data]:
             names = self.card.target_names

@@ -255,16 +255,33 @@ class TransformOfKnownElements:
 
     def __init__(self, model: nn.Module):
         self.transform = make_transform(model)
-        self.num_elements = int(getattr(model, "num_elements", MAX_ATOMIC_NUMBER))  # type: ignore[arg-type]
+        self.num_elements = _num_elements(model)
 
     def __call__(self, data: Data) -> Data:
         """Make the graph."""
-        highest = int(data.z.max())
-        if highest > self.num_elements:
-            last, found = SYMBOLS[self.num_elements - 1], SYMBOLS[highest - 1]
-            raise InvalidStructureError(
-                data.structure_id,
-                f"the model knows the elements up to {last}, and it has {found}",
-                "Train a model with num_elements=118",
-            )
+        _refuse_elements(data, self.num_elements)
         return self.transform(data)
+
+
+def refuse_unknown_elements(model: nn.Module, crystals: Sequence[Data]) -> None:
+    """Raise ``InvalidStructureError`` for the first crystal with an element that the model lacks.
+
+    Crystals on the disk are not read for it: the model then refuses their batch.
+    """
+    number = _num_elements(model)
+    for crystal in () if isinstance(crystals, OnDiskCrystals) else crystals:
+        _refuse_elements(crystal, number)
+
+
+def _num_elements(model: nn.Module) -> int:
+    return int(getattr(model, "num_elements", MAX_ATOMIC_NUMBER))  # type: ignore[arg-type]
+
+
+def _refuse_elements(data: Data, number: int) -> None:
+    highest = int(data.z.max())
+    if highest > number:
+        raise InvalidStructureError(
+            data.get("structure_id", "?"),
+            f"the model knows the elements up to {SYMBOLS[number - 1]}, and it has {SYMBOLS[highest - 1]}",
+            "Train a model with num_elements=118",
+        )

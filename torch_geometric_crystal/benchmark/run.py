@@ -22,6 +22,7 @@ from torch_geometric_crystal.benchmark.fine_tuning import from_checkpoint, take_
 from torch_geometric_crystal.benchmark.objectives import make_objective
 from torch_geometric_crystal.benchmark.optimizer import freeze_parameters
 from torch_geometric_crystal.benchmark.plots import plot_learning_curve
+from torch_geometric_crystal.benchmark.prediction import refuse_unknown_elements
 from torch_geometric_crystal.benchmark.progress import seed_everything
 from torch_geometric_crystal.benchmark.recording import write_json
 from torch_geometric_crystal.benchmark.sources import CrystalParts, load_parts
@@ -111,6 +112,8 @@ def run_training(
     classes = () if config.task == "classification" else None
     seed = config.seed if config.split_seed is None else config.split_seed
     crystals = load_parts(config.data, config.targets, transform, seed, *fractions, progress, config.level, classes)
+    for part in crystals.parts.values():
+        refuse_unknown_elements(scout, part)
     return train_and_evaluate(config, crystals, output, callbacks, resume)
 
 
@@ -135,10 +138,10 @@ def train_and_evaluate(
         transfer = take_weights(model, config.init_from, card)
         _tell(callbacks, transfer.describe())
     _check_freezing(model, config, callbacks)
-    write_config(config, output / "config.yaml")
     train, validation = crystals.parts["train"], crystals.parts["val"]
     keep = transfer is not None and transfer.same_targets
-    result = fit(model, train, validation, config, card, output, callbacks, resume, keep)
+    told = [_ConfigWriter(config, output / "config.yaml"), *callbacks]
+    result = fit(model, train, validation, config, card, output, told, resume, keep)
     if result.reason == "interrupted":
         return RunResult(result, None, {}, output)
 
@@ -173,6 +176,18 @@ def train_and_evaluate(
         )
     write_json(output / "metrics.json", metrics)
     return RunResult(result, models[metrics["reported_weights"]], metrics, output)
+
+
+class _ConfigWriter(Callback):
+    """Writes the settings when training begins: those of a run that is refused, or finished, stay what they were."""
+
+    def __init__(self, config: RunConfig, path: Path):
+        self.config, self.path = config, path
+
+    def on_start(self, epochs: int, epoch: int, max_time: float | None) -> None:
+        """Write them where epochs follow."""
+        if epoch < epochs or not self.path.is_file():
+            write_config(self.config, self.path)
 
 
 def _continues(output: str | Path, resume: bool) -> bool:

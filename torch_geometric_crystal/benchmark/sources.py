@@ -106,6 +106,31 @@ def open_dataset(
     return dataset
 
 
+def open_unlabelled(data: str, model: Any) -> Any:
+    """Open a data set with a model's graphs, whatever its targets are, and leave out what the model cannot take.
+
+    Args:
+        data: as in :func:`open_dataset`.
+        model: as :func:`~torch_geometric_crystal.benchmark.checkpoint.load_model` returns it.
+
+    Raises:
+        FileNotFoundError: if `data` is neither a bundled name nor a path.
+    """
+    from torch_geometric_crystal.benchmark.prediction import TransformOfKnownElements, make_transform
+    from torch_geometric_crystal.datasets import CrystalDataset, UnlabelledSource, open_source
+    from torch_geometric_crystal.datasets.graph_store import is_graph_store
+
+    if data in bundled_datasets() or is_graph_store(data):
+        return open_dataset(data, (), make_transform(model), progress=True)
+    try:
+        source = UnlabelledSource(open_source(data))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"data: {data!r} is neither a path nor one of {', '.join(bundled_datasets())}"
+        ) from error
+    return CrystalDataset(source, pre_transform=TransformOfKnownElements(model), on_error="skip", log=True)
+
+
 def load_parts(
     data: str,
     targets: Sequence[str],
@@ -194,13 +219,16 @@ def random_split(number: int, val_fraction: float, test_fraction: float, seed: i
     return {part: sorted(cut[part].tolist()) for part in PARTS}
 
 
-def split_of_training(card: Any, **given: float | None) -> dict[str, Any]:
+def split_of_training(card: Any, part: str, **given: float | None) -> dict[str, Any]:
     """Return how a model's training cut data without a split of its own, for :func:`load_parts`.
 
     Args:
         card: the model's card; one that does not say it is taken to have had the defaults.
+        part: the part that is wanted; for ``"all"`` nothing is cut off, so that few crystals do.
         **given: ``seed``, ``val_fraction``, ``test_fraction`` to take in place of those of training; None for those.
     """
+    if part == "all":
+        return {"seed": 0, "val_fraction": 0.0, "test_fraction": 0.0}
     return {**DEFAULT_SPLIT, **card.split, **{name: value for name, value in given.items() if value is not None}}
 
 

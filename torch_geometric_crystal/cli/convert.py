@@ -33,7 +33,12 @@ def convert(
     ],
     output: Annotated[Path, typer.Argument(help="The .npz file, or with --graphs the folder.")],
     target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", help="Target to keep; repeat for several. Default: all.")
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="Target to keep; repeat for several. Default: all of an id_prop.csv, else target.",
+        ),
     ] = None,
     skip_errors: Annotated[
         bool, typer.Option("--skip-errors", help="Leave out structures that cannot be used, instead of stopping.")
@@ -52,7 +57,7 @@ def convert(
 ) -> None:
     """Write crystals of any supported kind as a compact .npz store or a graph store."""
     from torch_geometric_crystal.datasets import convert as convert_store
-    from torch_geometric_crystal.datasets import write_graph_store
+    from torch_geometric_crystal.datasets import open_source, write_graph_store
 
     settings: dict[str, Any] = {"target": target or None, "num_workers": workers}
     settings["on_error"] = "skip" if skip_errors else "raise"
@@ -70,6 +75,8 @@ def convert(
         model: Any = build_model(graphs, parse_settings(model_option or [], "--model-option"))
         transform = model.neighborhood(**parse_settings(graph_option or [], "--graph-option"))
         done = write_graph_store(source, output, transform, **settings)
+    if not done.target_names and (others := open_source(source).available_targets):
+        warn(f"no target was kept; there are {', '.join(others)}: choose with --target")
     targets = ", ".join(done.target_names) or "none"
     console().print(f"{done.num_structures} structures, targets: {targets}", markup=False)
     if done.errors:

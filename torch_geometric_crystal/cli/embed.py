@@ -12,7 +12,7 @@ HELP = """Write a trained model's pooled features of crystals as .npz or .parque
 
 An .npz file has the arrays ids (n), embedding (n, C) and prediction (n, T). A .parquet file, which needs pandas and
 pyarrow, has a row for each crystal with the columns id, prediction (prediction_<name> for several targets) and
-embedding_0 to embedding_<C - 1>. Crystals that cannot be used are left out, with a warning.
+embedding_0 to embedding_<C - 1>. Targets are not read. Crystals that cannot be used are left out, with a warning.
 
 Examples:
 
@@ -35,15 +35,18 @@ def embed(
     from torch_geometric_crystal.benchmark.checkpoint import load_model
     from torch_geometric_crystal.benchmark.embedding_file import check_embedding_path, write_embedding
     from torch_geometric_crystal.benchmark.prediction import predict
-    from torch_geometric_crystal.benchmark.sources import open_dataset
+    from torch_geometric_crystal.benchmark.sources import open_unlabelled
+    from torch_geometric_crystal.checks import check_argument
 
     check_embedding_path(output)
     model = load_model(checkpoint, weights)
     card: Any = model.card
-    transform = model.neighborhood(**card.neighborhood)  # type: ignore[operator]
-    dataset = open_dataset(data, (), transform, progress=True)
+    check_argument(card.level == "crystal", "--checkpoint", "a model of crystals, with pooled features", card.level)
+    dataset = open_unlabelled(data, model)
     for name, error in dataset.errors[:3]:
         warn(f"left out {name}: {error}")
+    if len(dataset.errors) > 3:
+        warn(f"and {len(dataset.errors) - 3} more")
     crystals = [dataset[index] for index in range(len(dataset))]
     result = predict(model, crystals, batch_size, batch_by, device, embedding=True)
     write_embedding(output, result, card)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_geometric_crystal.cli.display import console, show_files, warn_of_files
+from torch_geometric_crystal.cli.table_files import table_files
 
 
 def predict_ensemble(
@@ -28,11 +29,12 @@ def predict_ensemble(
     from torch_geometric_crystal.benchmark.ensemble import Ensemble
     from torch_geometric_crystal.benchmark.recording import write_json, write_table
 
+    inputs = [*files, *([] if calibration is None else [calibration])]
+    csv_path, json_path = table_files(output, inputs, checkpoints)
     ensemble = Ensemble(checkpoints, calibration, weights)
     names, predictions = ensemble.predict_files(files, *batches, progress=True)
     values = value_columns(ensemble.card, predictions)
     table = [table_row(k, name, path, values, predictions) for k, (name, path) in enumerate(names)]
-    csv_path = output.with_suffix(".csv")
     write_table(csv_path, table)
     content = {
         "checkpoints": [str(path) for path in checkpoints],
@@ -40,12 +42,12 @@ def predict_ensemble(
         "units": dict(zip(ensemble.card.target_names, ensemble.card.units, strict=True)),
         "predictions": table,
     }
-    write_json(csv_path.with_suffix(".json"), content)
+    write_json(json_path, content)
     failed = [row for row in table if row["error"]]
     console().print(f"{len(table) - len(failed)} of {len(table)} files predicted by {len(checkpoints)} models")
     bounds = predictions.truncation_bound.tolist()
     warn_of_files([(row["file"], row["error"]) for row in failed], bounds, ensemble.tolerance())
-    show_files(csv_path.parent, [csv_path.name, csv_path.with_suffix(".json").name])
+    show_files(csv_path.parent, [csv_path.name, json_path.name])
 
 
 def value_columns(card: Any, predictions: Any) -> dict[str, Any]:

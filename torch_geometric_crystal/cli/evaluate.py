@@ -52,6 +52,7 @@ def evaluate(
     from torch_geometric_crystal.benchmark.checkpoint import load_model
     from torch_geometric_crystal.benchmark.evaluation import evaluate as compute
     from torch_geometric_crystal.benchmark.evaluation import write_evaluation
+    from torch_geometric_crystal.benchmark.prediction import refuse_unknown_elements
     from torch_geometric_crystal.benchmark.recording import write_json
     from torch_geometric_crystal.benchmark.sources import choose_part, load_parts, split_of_training
 
@@ -59,9 +60,11 @@ def evaluate(
     card: Any = model.card
     transform = model.neighborhood(**card.neighborhood)  # type: ignore[operator]
     classes = card.classes if card.task == "classification" else None
-    cut = split_of_training(card, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
+    cut = split_of_training(card, split, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
     parts = load_parts(data, card.target_names, transform, **cut, progress=True, level=card.level, classes=classes)
-    metrics, predictions = compute(model, choose_part(parts, split), batch_size, batch_by, device, devices)
+    crystals = choose_part(parts, split)
+    refuse_unknown_elements(model, crystals)
+    metrics, predictions = compute(model, crystals, batch_size, batch_by, device, devices)
     write_json(output / "metrics.json", {"checkpoint": str(checkpoint), "data": data, "split": split} | metrics)
     files = write_evaluation(predictions, card, output, f"{card.model} on {data}, {split} part")
     console().print(error_table(f"{data}, {split} part", {str(card.model): metrics["targets"]}, card.level))

@@ -8,6 +8,7 @@ import typer
 from torch_geometric_crystal.cli.display import console, show_files, warn_of_files
 from torch_geometric_crystal.cli.ensemble import predict_ensemble
 from torch_geometric_crystal.cli.options import BatchBy, BatchSize, Checkpoints, Device, Devices, Weights, help_text
+from torch_geometric_crystal.cli.table_files import table_files
 
 HELP = """Predict the properties of crystals in CIF, POSCAR, xyz or JSON files, or folders of them.
 
@@ -60,22 +61,22 @@ def predict(
     from torch_geometric_crystal.benchmark.prediction import predict_files, tolerance_of
     from torch_geometric_crystal.benchmark.recording import column_names, write_json, write_table
 
+    csv_path, json_path = table_files(output, files, checkpoints)
     model = load_model(checkpoint, weights)
     card: Any = model.card
     rows = predict_files(model, files, batch_size, batch_by, device, progress=True, devices=devices)
     objective = make_objective(card)
     table = [prediction_row(row, objective) for row in rows]
-    csv_path = output.with_suffix(".csv")
     write_table(csv_path, table)
     columns = column_names(card.target_names)[1]
     units = dict(zip(columns, card.units, strict=True))
-    write_json(csv_path.with_suffix(".json"), {"checkpoint": str(checkpoint), "units": units, "predictions": table})
+    write_json(json_path, {"checkpoint": str(checkpoint), "units": units, "predictions": table})
     failed = [row for row in rows if row.error]
     total = sum(not row.atom for row in rows)
     console().print(f"{total - len(failed)} of {total} files predicted")
     bounds = [row.truncation_bound for row in rows if not row.atom]
     warn_of_files([(row.path, row.error) for row in failed], bounds, tolerance_of(model))
-    show_files(csv_path.parent, [csv_path.name, csv_path.with_suffix(".json").name])
+    show_files(csv_path.parent, [csv_path.name, json_path.name])
 
 
 def prediction_row(row: Any, objective: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch_geometric_crystal.datasets.elastic_2015 import Elastic2015
 from torch_geometric_crystal.datasets.file_lock import LockWarning
 from torch_geometric_crystal.datasets.flla_2015 import FLLA2015
 from torch_geometric_crystal.datasets.graph_store import OnDiskCrystals
-from torch_geometric_crystal.datasets.labels import LabelSource
+from torch_geometric_crystal.datasets.labels import LabelSource, UnlabelledSource
 from torch_geometric_crystal.datasets.matbench_phonons import MatbenchPhonons
 from torch_geometric_crystal.datasets.mp_20_val import MP20Val
 from torch_geometric_crystal.datasets.open_source import open_source
@@ -42,6 +42,7 @@ __all__ = [
     "Source",
     "StructureListSource",
     "StructureWarning",
+    "UnlabelledSource",
     "atomic_write",
     "cached_graph_store",
     "convert",

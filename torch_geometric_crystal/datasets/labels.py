@@ -1,4 +1,4 @@
-"""Targets that are not one number a crystal: classes, by number or by name, and values of each atom."""
+"""Targets that are not one number a crystal: classes, by number or by name, values of each atom, or none."""
 
 import dataclasses
 import json
@@ -102,6 +102,30 @@ class LabelSource(Source):
         except ValueError as error:
             raise ValueError(f"target {self.target_names[0]!r}: {error}") from error
         return ordered_classes(found - {""})
+
+
+class UnlabelledSource(Source):
+    """The crystals of a source without their targets, also those whose targets cannot be read.
+
+    Args:
+        source: What :func:`~torch_geometric_crystal.datasets.open_source.open_source` gave.
+    """
+
+    def __init__(self, source: Source):
+        super().__init__(source.name)
+        self.source = source
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def fingerprint(self) -> str:
+        """Hash of the source."""
+        return hash_text("unlabelled", self.source.fingerprint())
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (dataclasses.replace(entry, targets=None, labels=(), fault=None) for entry in self.source)
 
 
 class AtomRecordsSource(JarvisSource):

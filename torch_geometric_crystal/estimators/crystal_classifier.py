@@ -90,5 +90,7 @@ class CrystalClassifier(ClassifierMixin, CrystalEstimator):
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     def _take(self, model: nn.Module, fitted: Mapping[str, Any]) -> None:
-        super()._take(model, {"classes_": model.card.classes} | dict(fitted))  # type: ignore[union-attr]
+        names: tuple[str, ...] = model.card.classes  # type: ignore[union-attr, assignment]
+        numbers = [int(name) for name in names if name.lstrip("-").isdecimal()]  # of tgcrystal train, which has texts
+        super()._take(model, {"classes_": numbers if len(numbers) == len(names) else names} | dict(fitted))
         self.classes_ = np.asarray(self.classes_)

@@ -11,7 +11,7 @@ from torch_geometric.transforms import BaseTransform
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument, check_choice
 from torch_geometric_crystal.data import neighbors
 from torch_geometric_crystal.data.validation import validate_crystal
-from torch_geometric_crystal.ops.domain_cost import cheaper_domain
+from torch_geometric_crystal.ops.domain_cost import cheaper_domain, estimated_waves
 from torch_geometric_crystal.ops.lattice import (
     FloatArray,
     IntArray,
@@ -224,14 +224,15 @@ class InfiniteNeighborhood(BaseTransform):
             )
         basis = reciprocal_cell(data.cell[0].detach().cpu().double()).numpy()
         n = data.z.numel()
-        cutoff = wave_cutoff(basis, n, sigma_min, self.tol, self.spread)
-        number = 2.0 / 3.0 * math.pi * cutoff**3 / float(abs(np.linalg.det(basis)))
+        volume = (2.0 * math.pi) ** 3 / float(abs(np.linalg.det(basis)))
+        number = estimated_waves(n, volume, sigma_min, self.tol, self.spread)
         if number > MAX_WAVES:
             raise InvalidStructureError(
                 structure_name(data),
                 f"its cell asks for about {number:.0e} wave vectors, of which {MAX_WAVES:.0e} are the most",
                 "Use edges alone (real heads, or domain 'auto'), a larger tol, or a smaller cell",
             )
+        cutoff = wave_cutoff(basis, n, sigma_min, self.tol, self.spread)
         bound = wave_truncation_bound(basis, n, sigma_min, cutoff, self.spread)
         _store_waves(data, wave_vectors(basis, cutoff), cutoff, bound)
 

@@ -4,7 +4,7 @@ import numpy as np
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from torch_geometric_crystal.checks import check_argument, check_choice
+from torch_geometric_crystal.checks import InvalidStructureError, check_argument, check_choice
 from torch_geometric_crystal.data.neighbors import neighbor_list
 from torch_geometric_crystal.ops.lattice import FloatArray, IntArray
 from torch_geometric_crystal.transforms.graph_fields import crystal_arrays, store_graph, structure_name
@@ -45,9 +45,12 @@ class PeriodicKNNGraph(BaseTransform):
         mutual (bool, optional): Also add the reverse of each edge, where it is not among the edges already. An atom
             can then have more than k. (default: :obj:`False`)
         tie_tolerance (float, optional): Largest gap between the distances of one shell, in A. (default: :obj:`1e-4`)
+        zero_length (bool, optional): Whether there may be edges of length 0, between atoms that share a place; layers
+            that need the edges' directions cannot take them. (default: :obj:`True`)
 
     Raises:
-        InvalidStructureError: on a crystal that :func:`~torch_geometric_crystal.data.validate_crystal` refuses.
+        InvalidStructureError: on a crystal that :func:`~torch_geometric_crystal.data.validate_crystal` refuses, or,
+            with ``zero_length=False``, in which atoms share a place.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class PeriodicKNNGraph(BaseTransform):
         shortage: str = "keep",
         mutual: bool = False,
         tie_tolerance: float = 1e-4,
+        zero_length: bool = True,
     ):
         check_argument(k >= 1, "k", "at least 1", k)
         check_argument(cutoff > 0.0, "cutoff", "a positive distance in A", cutoff)
@@ -70,6 +74,7 @@ class PeriodicKNNGraph(BaseTransform):
         self.shortage = shortage
         self.mutual = mutual
         self.tie_tolerance = float(tie_tolerance)
+        self.zero_length = zero_length
 
     def forward(self, data: Data) -> Data:
         """Return `data` with the graph."""
@@ -82,6 +87,14 @@ class PeriodicKNNGraph(BaseTransform):
             while np.bincount(edges[0], minlength=len(pos)).min() < wanted:
                 cutoff = longest if longest > cutoff else 2.0 * cutoff
                 edges = neighbor_list(pos, cell, pbc, cutoff + self.tie_tolerance, name)
+        if not self.zero_length and (edges[3] == 0.0).any():
+            first = int(np.flatnonzero(edges[3] == 0.0)[0])
+            raise InvalidStructureError(
+                name,
+                f"atoms {int(edges[1][first])} and {int(edges[0][first])} share a place, and the edge between them has "
+                "no direction",
+                "Remove one of them",
+            )
         edges = self._nearest(edges)
         if self.mutual:
             edges = _with_reverse(edges)

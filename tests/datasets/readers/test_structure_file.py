@@ -127,6 +127,17 @@ def test_an_extended_xyz_is_read_as_a_crystal(tmp_path, quartz):
     assert data.pbc.all()
 
 
+@pytest.mark.parametrize("columns", ["species:S:1:tags:I:1:pos:R:3", "species:S:1:tags:I:1:forces:R:3:pos:R:3"])
+def test_an_extended_xyz_without_a_cell_is_read_by_its_columns(tmp_path, columns):
+    extra = "7 0 0 9 " if "forces" in columns else "7 "
+    text = f"2\nProperties={columns} energy=-1.0\nO {extra}0 0 0\nH {extra}0 0 0.97\n"
+    (tmp_path / "oh.xyz").write_text(text)
+    data = crystal_from_file(tmp_path / "oh.xyz", "oh")
+    assert data.z.tolist() == [8, 1]
+    assert (data.pos[1] - data.pos[0]).tolist() == pytest.approx([0, 0, 0.97])
+    assert not data.pbc.any()
+
+
 def test_a_plain_xyz_is_read_as_a_molecule(tmp_path):
     Molecule(["O", "H"], [[0, 0, 0], [0, 0, 0.97]]).to_file(str(tmp_path / "oh.xyz"))
     data = crystal_from_file(tmp_path / "oh.xyz", "oh")

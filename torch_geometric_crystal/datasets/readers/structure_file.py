@@ -31,7 +31,7 @@ _SYMMETRY_KEY = re.compile(r"_(symmetry_equiv_pos|space_group_symop)\S*xyz", re.
 _MAGNETIC_KEY = re.compile(r"_space_group_symop_magn", re.IGNORECASE)
 _FRACTIONAL_KEY = re.compile(r"_atom_site_fract_x", re.IGNORECASE)
 _INVENTED_ELEMENTS = re.compile(r"[Ee]lements in POSCAR cannot be determined")
-_LATTICE_KEY = re.compile(r"""(^|\s)["']?Lattice["']?\s*=""", re.IGNORECASE)
+_EXTENDED_KEY = re.compile(r"""(^|\s)["']?(Lattice|Properties)["']?\s*=""", re.IGNORECASE)
 
 
 class StructureFileWarning(UserWarning):
@@ -218,7 +218,7 @@ def _poscar_structure(text: str, structure_id: str) -> Any:
 
 def _crystal_from_xyz(text: str, structure_id: str, dtype: torch.dtype) -> Data:
     lines = text.splitlines()
-    if len(lines) > 1 and _LATTICE_KEY.search(lines[1]):
+    if len(lines) > 1 and _EXTENDED_KEY.search(lines[1]):
         if importlib.util.find_spec("ase") is None:
             raise MissingDependencyError("ase", "ase")
         atoms, reason = _attempt(_extxyz_atoms, text, structure_id)

@@ -166,6 +166,7 @@ class ALIGNN(nn.Module):
             "ties": "shell",
             "shortage": "grow",
             "mutual": True,
+            "zero_length": False,
         }
         graph = PeriodicKNNGraph(**arguments | kwargs)
         if merge_tolerance is None:
