@@ -6,6 +6,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 from torch_geometric_crystal.checks import InvalidStructureError
 from torch_geometric_crystal.data import from_structure
+from torch_geometric_crystal.datasets import LabelSource
 from torch_geometric_crystal.datasets.readers.structure_list import StructureListSource
 
 
@@ -77,3 +78,18 @@ def test_the_fingerprint_changes_with_anything_in_the_list(salt):
     ]
     assert len({source.fingerprint() for source in sources}) == len(sources)
     assert StructureListSource([salt.copy()]).fingerprint() == sources[0].fingerprint()
+
+
+def test_targets_of_atoms_are_read_at_their_level(salt):
+    alone = from_structure(Structure(Lattice.cubic(3), ["Fe"], [[0, 0, 0]]))
+    crystals = [from_structure(salt), alone, from_structure(salt)]
+    crystals[0].y, crystals[1].y = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0, 6.0]])
+    source = StructureListSource(crystals)
+    assert source.target_names == ("target_1", "target_2")
+    with pytest.raises(InvalidStructureError, match="to learn a value for each atom, choose the level atom"):
+        next(iter(source)).load()
+    first, second, third = (entry for entry in LabelSource(source, level="atom"))
+    assert first.load().y.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert second.load().y.tolist() == [[5.0, 6.0]]
+    with pytest.raises(InvalidStructureError, match="it has no value for any atom"):
+        third.load()

@@ -1,6 +1,7 @@
 """A list of structures in memory."""
 
 import hashlib
+import math
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,8 @@ from torch_geometric_crystal.datasets.source import Entry, Source, as_names, fau
 class StructureListSource(Source):
     """pymatgen structures or molecules, ASE atoms, or `Data`, in a list.
 
-    Of `Data` the fields z, pos, cell, pbc, and, unless given here, `y` and `structure_id` are used.
+    Of `Data` the fields z, pos, cell, pbc, and, unless given here, `y` and `structure_id` are used: `y` (1, T), or
+    (N, T) for targets of atoms, which :class:`~torch_geometric_crystal.datasets.LabelSource` reads (``level="atom"``).
 
     Args:
         structures: The list.
@@ -53,11 +55,11 @@ class StructureListSource(Source):
             structure_ids = [_own(s, "structure_id", str(k)) for k, s in enumerate(self.structures)]
         check_argument(len(structure_ids) == number, "structure_ids", f"{number} names", len(structure_ids))
         self.structure_ids = [str(structure_id) for structure_id in structure_ids]
-        values = targets if targets is not None else _own_targets(self.structures)
-        self.values = None if values is None else np.array(values, dtype=np.float64).reshape(len(values), -1)
-        if self.values is not None:
-            check_argument(len(self.values) == number, "targets", f"{number} rows", len(self.values))
-        width = 0 if self.values is None else self.values.shape[1]
+        self._values = _own_targets(self.structures)
+        if targets is not None:
+            self._values = np.array(targets, dtype=np.float64).reshape(len(targets), -1).tolist()
+            check_argument(len(self._values) == number, "targets", f"{number} rows", len(self._values))
+        width = len(self._values[0]) if self._values else 0
         default = ("target",) if width == 1 else tuple(f"target_{k}" for k in range(1, width + 1))
         self._target_names = as_names(target_names) or default
         check_argument(len(self._target_names) == width, "target_names", f"{width} names", self._target_names)
@@ -74,8 +76,8 @@ class StructureListSource(Source):
         for entry in self:
             for part in entry.raw:
                 digest.update(part.tobytes() if isinstance(part, np.ndarray) else str(part).encode())
-        values = "" if self.values is None else self.values.tobytes().hex()
-        return hash_text("list", digest.hexdigest(), repr(self.structure_ids), repr(self.target_names), values)
+        texts = (repr(self.structure_ids), repr(self.target_names), repr(self._values))
+        return hash_text("list", digest.hexdigest(), *texts)
 
     def __iter__(self) -> Iterator[Entry]:
         if self._entries is None:
@@ -91,7 +93,7 @@ class StructureListSource(Source):
                 raw = structure_arrays(self.structures[index], structure_id)
         except InvalidStructureError as error:
             return faulty_entry(structure_id, error.fault, error.remedy)
-        values = () if self.values is None else self.values[index].tolist()
+        values = self._values[index] if self._values else ()
         return labelled_entry(structure_id, values, self.target_names, crystal_from_arrays, raw)
 
 
@@ -131,12 +133,15 @@ def _own(structure: Any, key: str, default: Any) -> Any:
     return default if value is None else value
 
 
-def _own_targets(structures: Sequence[Any]) -> np.ndarray | None:
-    """`y` of the structures that have it, NaN for the others; None if none has."""
-    rows = [_own(structure, "y", None) for structure in structures]
-    widths = {row.numel() for row in rows if row is not None}
+def _own_targets(structures: Sequence[Any]) -> list[list[Any]]:
+    """`y` of the structures that have it, T numbers or T lists of a number for each atom; NaN for the others."""
+    own = [_own(structure, "y", None) for structure in structures]
+    tables = [None if y is None else y.detach().cpu().double() for y in own]
+    of_atoms = any(y is not None and y.dim() == 2 and y.size(0) > 1 for y in tables)
+    rows = [None if y is None else (y.T if of_atoms and y.dim() == 2 else y.reshape(-1)).tolist() for y in tables]
+    widths = {len(row) for row in rows if row is not None}
     if not widths:
-        return None
+        return []
     check_argument(len(widths) == 1, "structures", "y of equal length", sorted(widths))
-    missing = np.full(widths.pop(), np.nan)
-    return np.stack([missing if row is None else row.detach().cpu().double().numpy().reshape(-1) for row in rows])
+    missing = [None if of_atoms else math.nan] * widths.pop()
+    return [missing if row is None else row for row in rows]
