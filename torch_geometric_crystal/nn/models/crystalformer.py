@@ -275,10 +275,9 @@ class Crystalformer(nn.Module):
         Raises:
             ValueError: if the batch lacks the certificate that the transform writes.
         """
-        needed = ["log_tail"] * self.has_real_heads + ["wave_bound"] * self.has_reciprocal_heads
-        missing = [name for name in needed if name not in data]
-        expected = "crystals with the certificate that model.neighborhood() writes"
-        check_argument(not missing, "data", expected, f"no {' and '.join(missing)}")
+        expected = "wave_bound, which InfiniteNeighborhood writes and RebuildEdges removes"
+        has_bound = not self.has_reciprocal_heads or "wave_bound" in data
+        check_argument(has_bound, "data", expected, sorted(data.keys()))
         graph = self.gather(data)
         bounds = [data.wave_bound.to(graph.batch.device).double()] if self.has_reciprocal_heads else []
         x = self.embedding(data.z - 1)
