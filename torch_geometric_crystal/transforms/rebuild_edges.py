@@ -33,8 +33,8 @@ class RebuildEdges(BaseTransform):
 
     The cutoff stays, so the certificate of the old positions no longer holds: `truncation_bound` and `log_tail` are
     removed, and where they are wanted, not at each step, :func:`certify_edges` makes them anew. Wave vectors stay: they
-    are integers, and follow the cell; `wave_bound`, which depends on the cell, is removed, and only the model's
-    :meth:`neighborhood` makes it anew.
+    are integers, and follow the cell; `wave_bound`, which depends on the cell, is removed, and comes back with a graph
+    made afresh.
 
     With a skin s the search goes to :math:`R + s`, and its list is filtered until it could miss an image. With the
     cell then and now :math:`L_0` and :math:`L = L_0 F`, and what is left of an atom's motion
