@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import os
 import re
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _DEEPEST = 32
+_READING_SOURCE = threading.Lock()
+"""inspect parses it, and up to CPython 3.11.7 that fails now and then where two threads do so at once (gh-106905)."""
 
 
 class FingerprintError(ValueError):
@@ -103,7 +106,8 @@ def _name(value: Any) -> str:
 def _source(value: Any) -> str:
     """Hash of a class's or function's source text; of a function's byte code where there is no text."""
     try:
-        return hash_text(inspect.getsource(value))
+        with _READING_SOURCE:
+            return hash_text(inspect.getsource(value))
     except (OSError, TypeError):
         code = getattr(value, "__code__", None)
         return "" if code is None else hash_text(code.co_code.hex(), repr(code.co_names), str(code.co_consts))
