@@ -183,11 +183,11 @@ def load_model(path: str | Path, weights: str = "auto") -> nn.Module:
         if weights != "auto":
             raise CheckpointError(path, "has one set of weights", "Ask for weights='auto'.")
         return _load_exported(path)
-    folder, path = (path, path / "last.ckpt") if path.is_dir() else (None, path)
+    best = path / "best.ckpt" if path.is_dir() and weights == "auto" else None
+    path = path / "last.ckpt" if path.is_dir() else path
     content = read_checkpoint(path)
-    if folder is not None and weights == "auto" and content["averaged_state_dict"] is None:
-        best = folder / "best.ckpt"
-        path, content = (best, read_checkpoint(best)) if best.is_file() else (path, content)
+    if best is not None and best.is_file() and content["averaged_state_dict"] is None:
+        path, content = best, read_checkpoint(best)
     averaged = content["averaged_state_dict"]
     if weights == "averaged" and averaged is None:
         raise CheckpointError(path, "has no averaged weights", "Ask for weights='auto' or 'last'.")

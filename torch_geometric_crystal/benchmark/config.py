@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch_geometric_crystal.benchmark.recipe import PRESETS, Recipe, default_recipe, plain_value
+from torch_geometric_crystal.benchmark.recipe import PRESETS, Recipe, default_recipe, make_plain
 
 PRECISIONS = ("32", "64", "bf16-mixed")
 TASKS = ("regression", "classification")
@@ -72,8 +72,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         from torch_geometric_crystal.checks import check_argument, check_choice
 
-        for setting in dataclasses.fields(self):
-            object.__setattr__(self, setting.name, plain_value(getattr(self, setting.name)))
+        make_plain(self)
         for name in ("targets", "freeze"):
             value = getattr(self, name)
             check_argument(not isinstance(value, str), name, "a list of texts", value)

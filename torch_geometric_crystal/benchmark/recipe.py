@@ -28,12 +28,17 @@ def _setting(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-def plain_value(value: Any) -> Any:
-    """Return numpy's numbers, and those in mappings and lists, as Python's, which YAML and JSON can hold."""
+def make_plain(settings: Any) -> None:
+    """Turn numpy's numbers in the fields of a frozen dataclass into Python's, which YAML and JSON can hold."""
+    for setting in dataclasses.fields(settings):
+        object.__setattr__(settings, setting.name, _plain_value(getattr(settings, setting.name)))
+
+
+def _plain_value(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: plain_value(part) for name, part in value.items()}
+        return {name: _plain_value(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(plain_value(part) for part in value)
+        return type(value)(_plain_value(part) for part in value)
     return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0 else value
 
 
@@ -88,8 +93,7 @@ class Recipe:
     def __post_init__(self) -> None:
         from torch_geometric_crystal.checks import check_argument, check_choice
 
-        for setting in dataclasses.fields(self):
-            object.__setattr__(self, setting.name, plain_value(getattr(self, setting.name)))
+        make_plain(self)
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
         for name in ("epochs", "batch_size", "schedule_steps"):

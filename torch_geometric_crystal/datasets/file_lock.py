@@ -9,6 +9,8 @@ from pathlib import Path
 import filelock
 
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
+_UNLOCKABLE = (OSError, NotImplementedError)
+"""What filelock raises where files cannot be locked, or the folder cannot be written."""
 
 
 class LockWarning(UserWarning):
@@ -36,7 +38,7 @@ def acquire_lock(path: Path, timeout: float = -1.0) -> filelock.BaseFileLock | N
         lock.acquire(timeout=timeout)
     except filelock.Timeout:
         raise
-    except (OSError, NotImplementedError) as error:
+    except _UNLOCKABLE as error:
         if getattr(error, "errno", None) not in _NOT_WRITABLE:
             warnings.warn(
                 f"files in {path.parent} cannot be locked ({error}): processes that start at once each do the same "
@@ -51,12 +53,12 @@ def acquire_lock(path: Path, timeout: float = -1.0) -> filelock.BaseFileLock | N
 def is_locked(path: Path) -> bool:
     """Whether another process holds a lock file that is there; False where files cannot be locked."""
     try:
-        filelock.FileLock(path).acquire(timeout=0.0).lock.release()
+        with filelock.FileLock(path).acquire(timeout=0.0):
+            return False
     except filelock.Timeout:
         return True
-    except (OSError, NotImplementedError):
+    except _UNLOCKABLE:
         return False
-    return False
 
 
 @contextlib.contextmanager

@@ -87,8 +87,9 @@ class PeriodicKNNGraph(BaseTransform):
             while np.bincount(edges[0], minlength=len(pos)).min() < wanted:
                 cutoff = longest if longest > cutoff else 2.0 * cutoff
                 edges = neighbor_list(pos, cell, pbc, cutoff + self.tie_tolerance, name)
-        if not self.zero_length and (edges[3] == 0.0).any():
-            first = int(np.flatnonzero(edges[3] == 0.0)[0])
+        touching = np.flatnonzero(edges[3] == 0.0)
+        if not self.zero_length and len(touching):
+            first = int(touching[0])
             raise InvalidStructureError(
                 name,
                 f"atoms {int(edges[1][first])} and {int(edges[0][first])} share a place, and the edge between them has "

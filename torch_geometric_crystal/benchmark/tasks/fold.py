@@ -19,7 +19,7 @@ from torch_geometric_crystal.benchmark.prediction import Predictions, predict
 from torch_geometric_crystal.benchmark.recording import write_json
 from torch_geometric_crystal.benchmark.run import RunResult, complete_config, train_and_evaluate
 from torch_geometric_crystal.benchmark.sources import PARTS, CrystalParts
-from torch_geometric_crystal.benchmark.tasks.record import FoldRecord, read_record, write_record
+from torch_geometric_crystal.benchmark.tasks.record import FOLD_FILE, FoldRecord, read_record, write_record
 from torch_geometric_crystal.benchmark.tasks.scoring import score_fold
 from torch_geometric_crystal.benchmark.tasks.task import Task, folder_name, validation_rule
 from torch_geometric_crystal.checks import check_argument
@@ -124,7 +124,7 @@ def starting_point(config: RunConfig, task: Task, fold: int) -> str:
     if models.is_dir():
         start = str(models / folder_name(task.name) / f"fold_{fold}")
         expected = f"a checkpoint, or a benchmark's folder with a trained fold {fold} of {task.name} by {config.model}"
-        trained = (Path(start) / "last.ckpt").is_file() and read_record(start) is not None
+        trained = all((Path(start) / name).is_file() for name in ("last.ckpt", FOLD_FILE))
         check_argument(trained, "init_from", expected, config.init_from)
     earlier = _record_of_start(start)
     if earlier is None:
@@ -139,15 +139,19 @@ def starting_point(config: RunConfig, task: Task, fold: int) -> str:
 
 def _data_of_run(start: str) -> str:
     """Name of the data that the run of a checkpoint, or of a folder, was trained on; empty where that is not known."""
-    path = Path(start)
-    settings = (path if path.is_dir() else path.parent) / "config.yaml"
+    settings = _folder_of(start) / "config.yaml"
     return str(read_config(settings).get("data", "")) if settings.is_file() else ""
 
 
 def _record_of_start(start: str) -> FoldRecord | None:
     """The record of the fold whose weights another one starts from; None where they are no fold's."""
+    return read_record(_folder_of(start)) if start else None
+
+
+def _folder_of(start: str) -> Path:
+    """The run's folder of a checkpoint to start from, or of that folder."""
     path = Path(start)
-    return read_record(path if path.is_dir() else path.parent) if start else None
+    return path if path.is_dir() else path.parent
 
 
 def _trainings_of(start: str) -> list[dict[str, Any]]:

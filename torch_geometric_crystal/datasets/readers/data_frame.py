@@ -91,7 +91,7 @@ class DataFrameSource(Source):
             raw = entry.raw
             for part in raw if isinstance(raw, tuple) else (_as_json(raw),):
                 digest.update(part.tobytes() if hasattr(part, "tobytes") else str(part).encode())
-            if isinstance(raw, tuple) and isinstance(raw[0], str) and raw[0] == "path" and Path(raw[1]).is_file():
+            if entry.build is crystal_from_cell and raw[0] == "path" and Path(raw[1]).is_file():
                 digest.update(hash_file(raw[1]).encode())
         return hash_text("frame", digest.hexdigest(), repr(self._ids), repr(self._target_names), _as_json(self._values))
 

@@ -256,8 +256,8 @@ def _check_graph(data: Data) -> None:
         )
     if merged:
         refuse_gradients(data)
-    if merged and any(name not in data for name in MULTIPLICITIES):
-        refuse_merged(data, "or those that MergeEquivalent keeps")
+        if any(name not in data for name in MULTIPLICITIES):
+            refuse_merged(data, "or those that MergeEquivalent keeps")
 
 
 def _gaussians(values: Tensor, first: float, last: float, number: int) -> Tensor:
