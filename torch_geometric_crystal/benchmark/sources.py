@@ -1,6 +1,7 @@
 """Data sets by name or path, cut into training, validation and test parts."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,10 @@ def open_dataset(
             dataset = OnDiskCrystals(data, dataset.target_names[:1])
         dataset.classes = ()
         return dataset
-    try:
+    with _naming_bundled_sets(data):
         source = open_level(data, list(targets) or None, level)
         if not targets and len(source.target_names) > 1:
             source = open_level(data, source.target_names[0], level)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"data: {data!r} is neither a path nor one of {', '.join(bundled)}") from error
     labels = LabelSource(source, level=level, classes=classes) if labelled else None
     dataset = CrystalDataset(labels or source, on_error="skip", **settings)
     dataset.classes = (labels.classes if labels is not None else None) or ()
@@ -122,13 +121,19 @@ def open_unlabelled(data: str, model: Any) -> Any:
 
     if data in bundled_datasets() or is_graph_store(data):
         return open_dataset(data, (), make_transform(model), progress=True)
-    try:
+    with _naming_bundled_sets(data):
         source = UnlabelledSource(open_source(data))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"data: {data!r} is neither a path nor one of {', '.join(bundled_datasets())}"
-        ) from error
     return CrystalDataset(source, pre_transform=TransformOfKnownElements(model), on_error="skip", log=True)
+
+
+@contextlib.contextmanager
+def _naming_bundled_sets(data: str) -> Iterator[None]:
+    """Say of data that are not there which names there are."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        known = ", ".join(bundled_datasets())
+        raise FileNotFoundError(f"data: {data!r} is neither a path nor one of {known}") from error
 
 
 def load_parts(
