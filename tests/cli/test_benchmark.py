@@ -98,6 +98,16 @@ def test_other_settings_in_the_same_folder_are_refused(run, tmp_path, data_dir):
     assert "seed was 0, is 1" in result.err
 
 
+def test_a_share_to_validate_on_is_refused_by_its_own_name(run, tmp_path, data_dir):
+    command = ["benchmark", "matbench", "--data-dir", data_dir, "--output", tmp_path / "out", "--model", "cgcnn"]
+    result = run(*command, "--val-fraction", "1.5")
+    assert result.code == 2
+    assert "val_fraction: expected a share" in result.err
+    assert "test_fraction" not in result.err
+    nearly_all = run(*command, *SMALL, "--val-fraction", "0.95", "--fold", "0")
+    assert nearly_all.code == 0, nearly_all.err
+
+
 @pytest.fixture
 def jarvis_file(tmp_path):
     """Twenty cubic cells in JARVIS's layout; every other one has an MBJ gap."""

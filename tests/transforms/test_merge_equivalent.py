@@ -224,6 +224,14 @@ def test_targets_that_are_no_row_are_refused(y):
         MergeEquivalent()(crystal)
 
 
+@pytest.mark.parametrize(("graph", "merge"), [(GRAPH, MERGE), (InfiniteNeighborhood(), MergeEquivalentAtoms())])
+def test_a_list_of_what_belongs_to_atoms_is_named(graph, merge):
+    crystal = graph(rock_salt())
+    crystal.site_labels = [f"site {k}" for k in range(crystal.num_nodes)]
+    with pytest.raises(ValueError, match=r"data\.site_labels: expected a tensor .*, received 'list'"):
+        merge(crystal)
+
+
 def test_a_negative_tolerance_is_refused():
     with pytest.raises(ValueError, match="merge_tolerance"):
         MergeEquivalent(-1.0)

@@ -155,7 +155,7 @@ def matbench(
     configs = make_configs(
         model, tol, graph_option, model_option, preset, recipe,
         {"seed": seed, "device": device, "precision": precision, "max_time": max_time, "val_fraction": val_fraction,
-         "init_from": init_from or ""},
+         "test_fraction": 0.0, "init_from": init_from or ""},
     )  # fmt: skip
     loaders = [functools.partial(load_task, name, data_dir, download) for name in dict.fromkeys(task)]
     run_and_show(loaders, configs, output, fold or [], jobs)

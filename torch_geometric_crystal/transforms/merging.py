@@ -73,4 +73,8 @@ def refuse_merged(data: Data, where: str) -> None:
 
 
 def _fields(data: Data, names: Sequence[str]) -> list[str]:
-    return [name for name in names if name not in (*_CRYSTAL_FIELDS, *_GRAPH_FIELDS)]
+    chosen = [name for name in names if name not in (*_CRYSTAL_FIELDS, *_GRAPH_FIELDS)]
+    for name in chosen:
+        expected = "a tensor with a row for each atom or edge; make it one, or remove it"
+        check_argument(isinstance(data[name], Tensor), f"data.{name}", expected, type(data[name]).__name__)
+    return chosen

@@ -225,6 +225,8 @@ class PeriodicInfiniteAttention(MessagePassing):
     ) -> tuple[Tensor, RowStatistics | None]:
         """The layer on edges, grouped or streamed, that a model shares between its layers.
 
+        Crystalformer's blocks call this, not the layer: hooks belong on the block, or on the parts `qkv` and `out`.
+
         Returns:
             The new states (N, C_out) and, if there are heads in real space, what bounds on the truncation need.
         """
