@@ -11,6 +11,7 @@ from torch_geometric_crystal.benchmark.ensemble import Ensemble, fingerprint
 from torch_geometric_crystal.benchmark.run import build_run_model
 from torch_geometric_crystal.checks import InvalidStructureError
 from torch_geometric_crystal.data import to_structure
+from torch_geometric_crystal.datasets import StructureWarning
 
 
 @pytest.fixture
@@ -157,3 +158,23 @@ def test_a_fingerprint_is_of_the_weights(members, make_member):
 def test_the_ensembles_name_has_its_size_and_targets(members):
     assert repr(Ensemble(members)) == "Ensemble(3 models of energy)"
     assert dataclasses.is_dataclass(Ensemble(members).card)
+
+
+def test_a_crystal_that_some_members_leave_out_is_named(make_member, structures, tmp_path, monkeypatch):
+    from torch_geometric_crystal.transforms import PeriodicRadiusGraph
+
+    for name, structure in zip("abcdefg", structures, strict=True):
+        structure.to(filename=str(tmp_path / f"{name}.cif"))
+    (tmp_path / "id_prop.csv").write_text("\n".join(f"{name},1.0" for name in "abcdefg"))
+    original = PeriodicRadiusGraph.forward
+
+    def refuse(self, data):
+        if self.cutoff == 3.0 and data.structure_id == "c":
+            raise InvalidStructureError("c", "it is odd", "Remove it")
+        return original(self, data)
+
+    monkeypatch.setattr(PeriodicRadiusGraph, "forward", refuse)
+    ensemble = Ensemble([make_member(0, cutoff=4.0, names=("target",)), make_member(1, cutoff=3.0, names=("target",))])
+    message = r"expected crystals that all members can take; 'c' in .* is none"
+    with pytest.warns(StructureWarning, match="it is odd"), pytest.raises(ValueError, match=message):
+        ensemble.predict_part(str(tmp_path), "all", device="cpu")

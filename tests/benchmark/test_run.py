@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torch_geometric_crystal.benchmark.callbacks import Callback
-from torch_geometric_crystal.benchmark.checkpoint import CheckpointError, load_model
+from torch_geometric_crystal.benchmark.checkpoint import CheckpointError, export_model, load_model
 from torch_geometric_crystal.benchmark.config import RunConfig, read_config
 from torch_geometric_crystal.benchmark.run import run_training, train_and_evaluate
 from torch_geometric_crystal.data import to_structure
@@ -16,6 +16,11 @@ FILES = {
     "config.yaml", "history.csv", "best.ckpt", "last.ckpt", "predictions.csv", "metrics.json", "learning_curve.png",
     "parity.png",
 }  # fmt: skip
+
+
+def assert_equal_weights(first, second):
+    a, b = first.state_dict(), second.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_run_leaves_its_files(parts, make_config, tmp_path):
@@ -36,8 +41,7 @@ def test_config_of_a_run_repeats_it(parts, make_config, tmp_path):
     train_and_evaluate(make_config(), parts, tmp_path / "first")
     config = RunConfig.from_dict(read_config(tmp_path / "first" / "config.yaml"))
     train_and_evaluate(config, parts, tmp_path / "second")
-    a, b = (load_model(tmp_path / name).state_dict() for name in ("first", "second"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert_equal_weights(*(load_model(tmp_path / name) for name in ("first", "second")))
 
 
 def test_without_averaging_the_best_epoch_is_reported(parts, make_config, tmp_path):
@@ -81,6 +85,41 @@ def test_settings_of_a_run_that_is_not_continued_stay_what_they_were(make_config
     assert (tmp_path / "config.yaml").read_text() == before
     train_and_evaluate(make_config(epochs=3), parts, tmp_path, resume=True)
     assert read_config(tmp_path / "config.yaml")["recipe"]["epochs"] == 3
+
+
+def test_a_longer_run_that_stops_at_once_reports_what_its_folder_stands_for(make_config, parts, tmp_path):
+    settings = {"patience": 1, "lr": 1.0}
+    epochs = train_and_evaluate(make_config(epochs=50, **settings), parts, tmp_path).metrics["training"]["epochs"]
+    first = train_and_evaluate(make_config(epochs=epochs, **settings), parts, tmp_path)
+    assert (first.metrics["training"]["ended"], first.metrics["reported_weights"]) == ("finished", "averaged")
+    before = (tmp_path / "config.yaml").read_text()
+    second = train_and_evaluate(make_config(epochs=100, **settings), parts, tmp_path, resume=True)
+    assert second.metrics["training"] == first.metrics["training"] | {"ended": "early"}
+    assert second.metrics["reported_weights"] == "averaged"
+    assert_equal_weights(second.model, load_model(tmp_path))
+    assert (tmp_path / "config.yaml").read_text() == before  # no epoch was trained by the new ones
+
+
+def test_a_folder_without_its_best_checkpoint_reports_the_last_one(make_config, parts, tmp_path):
+    train_and_evaluate(make_config(epochs=2, averaging_epochs=0), parts, tmp_path)
+    (tmp_path / "best.ckpt").unlink()
+    result = train_and_evaluate(make_config(epochs=2, averaging_epochs=0), parts, tmp_path, resume=True)
+    assert result.metrics["reported_weights"] == "last"
+    assert_equal_weights(result.model, load_model(tmp_path))
+
+
+def test_a_card_has_the_trainings_that_gave_the_weights(make_config, parts, tmp_path):
+    train_and_evaluate(make_config(epochs=1), parts, tmp_path / "first")
+    config = dataclasses.replace(make_config(epochs=1), data="/data/of/others.npz", init_from=str(tmp_path / "first"))
+    card = train_and_evaluate(config, parts, tmp_path / "second").model.card
+    assert [training["data"] for training in card.trainings] == ["random", "others.npz"]
+    assert [training["fold"] for training in card.trainings] == [None, None]
+    assert card.trainings[1]["settings"]["recipe"]["epochs"] == 1
+    longer = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, epochs=3))
+    card = train_and_evaluate(longer, parts, tmp_path / "second", resume=True).model.card
+    assert [training["settings"]["recipe"]["epochs"] for training in card.trainings] == [1, 3]
+    export_model(load_model(tmp_path / "second"), tmp_path / "model.safetensors")
+    assert load_model(tmp_path / "model.safetensors").card == card
 
 
 @pytest.mark.parametrize(

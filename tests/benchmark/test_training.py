@@ -180,6 +180,12 @@ def test_optimizer_of_another_kind_is_not_continued(crystals, make_config, whole
             train(make_config(epochs=6, **change), crystals, whole, resume=True)
 
 
+def test_a_run_with_other_frozen_weights_is_not_continued(crystals, make_config, whole):
+    config = dataclasses.replace(make_config(epochs=6), freeze=("embedding.*",))
+    with pytest.raises(CheckpointError, match=r"was trained with freeze \[\], not \['embedding"):
+        train(config, crystals, whole, resume=True)
+
+
 def test_a_resumed_run_takes_its_own_recipe(crystals, make_config, whole, tmp_path):
     shutil.copytree(whole, tmp_path / "same")
     train(make_config(epochs=6), crystals, tmp_path / "same", resume=True)
@@ -196,7 +202,10 @@ def test_a_resumed_run_takes_its_own_recipe(crystals, make_config, whole, tmp_pa
 def test_a_run_of_an_earlier_version_is_continued(crystals, make_config, whole):
     content = torch.load(whole / "last.ckpt", weights_only=True)
     content["card"]["library_version"] = "0.0.1"
-    del content["card"]["split"]
+    for name in ("split", "trainings"):
+        del content["card"][name]
+    for absent in (content["card"]["neighborhood"].pop("cutoff"), content["training"].pop("freeze")):
+        assert absent is not None
     torch.save(content, whole / "last.ckpt")
     result, _ = train(make_config(epochs=6), crystals, whole, resume=True)
     assert result.progress.epoch == 6

@@ -127,7 +127,7 @@ def test_a_part_that_is_not_that_of_training_is_warned_of(run, members, cif_fold
 
 def test_members_trained_on_other_splits_are_refused(run, members, cif_folder, tmp_path):
     model = load_model(members[0])
-    assert model.card.split == {"seed": 0, "val_fraction": 0.1, "test_fraction": 0.1}
+    assert model.card.split.items() >= {"seed": 0, "val_fraction": 0.1, "test_fraction": 0.1}.items()
     others = [members[1], tmp_path / "other.ckpt"]
     card = dataclasses.replace(model.card, split=model.card.split | {"val_fraction": 0.05})
     save_checkpoint(others[1], card, model.state_dict())

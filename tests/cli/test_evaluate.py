@@ -83,3 +83,19 @@ def test_a_folder_has_the_weights_that_its_run_reports(run, cif_folder, tmp_path
         assert result.code == 0, result.err
         found = json.loads((tmp_path / "e" / "metrics.json").read_text())["targets"]["target"]["mae"]
         assert found == pytest.approx(metrics["test"][reported]["targets"]["target"]["mae"], rel=1e-5)
+
+
+def test_a_part_of_other_crystals_than_those_of_the_training_is_refused(run, small_run, cif_folder, tmp_path):
+    grown = shutil.copytree(cif_folder, tmp_path / "grown")
+    shutil.copy(grown / "x00.cif", grown / "x12.cif")
+    with (grown / "id_prop.csv").open("a") as file:
+        file.write("\nx12,5.0")
+    arguments = ["evaluate", "-c", small_run, "-d", grown, "-o", tmp_path / "e", "--device", "cpu"]
+    for part in ("test", "val", "train"):
+        result = run(*arguments, "--split", part)
+        assert result.code == 2
+        assert f"received others: their {part} part may hold some that the model was trained on" in result.err
+    assert not (tmp_path / "e").exists()
+    asked = ["--seed", 0, "--val-fraction", 0.1, "--test-fraction", 0.1]
+    for other in (["--split", "all"], asked):
+        assert run(*arguments, *other).code == 0

@@ -9,6 +9,7 @@ from torch_geometric_crystal.datasets import (
     OnDiskCrystals,
     cached_graph_store,
     open_source,
+    write_graph_store,
 )
 from torch_geometric_crystal.datasets.file_lock import acquire_lock
 from torch_geometric_crystal.testing import small_crystals
@@ -45,3 +46,12 @@ def test_without_locks_a_graph_store_is_made(tmp_path):
     with pytest.warns(LockWarning, match="cannot be locked"):
         store = cached_graph_store(source, GRAPH, tmp_path)
     assert len(OnDiskCrystals(store.path)) == len(small_crystals())
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_files_that_another_writes_are_left(tmp_path):
+    theirs = tmp_path / ".shard-00000.safetensors.other.tmp"
+    theirs.write_text("half")
+    with pytest.warns(LockWarning, match="cannot be locked"):
+        write_graph_store(small_crystals(), tmp_path, GRAPH)
+    assert theirs.exists()

@@ -23,7 +23,7 @@ from torch_geometric_crystal.datasets.atomic_write import atomic_write
 FORMAT = "torch_geometric_crystal checkpoint"
 FORMAT_VERSION = 1
 WEIGHTS = ("auto", "averaged", "last")
-_LISTS = ("target_names", "units", "classes")
+_LISTS = ("target_names", "units", "classes", "trainings")
 
 
 class CheckpointError(ValueError):
@@ -54,8 +54,9 @@ class ModelCard:
         task: ``"regression"`` or ``"classification"``.
         level: ``"crystal"``, or ``"atom"`` where each atom has its own targets.
         classes: names of the classes, in the order of the model's outputs; none for a regression.
-        split: ``seed``, ``val_fraction`` and ``test_fraction`` of the random split that training used; empty where the
-            data have a split of their own.
+        split: as of :class:`~torch_geometric_crystal.benchmark.sources.CrystalParts`, of the training.
+        trainings: the trainings that gave the weights, in order: the name of the ``data``, the ``fold`` of a
+            benchmark's task (None of other data) and the ``settings``.
     """
 
     model: str
@@ -68,7 +69,8 @@ class ModelCard:
     task: str = "regression"
     level: str = "crystal"
     classes: tuple[str, ...] = ()
-    split: Mapping[str, float] = field(default_factory=dict)
+    split: Mapping[str, Any] = field(default_factory=dict)
+    trainings: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         for name in _LISTS:
@@ -183,16 +185,28 @@ def load_model(path: str | Path, weights: str = "auto") -> nn.Module:
         if weights != "auto":
             raise CheckpointError(path, "has one set of weights", "Ask for weights='auto'.")
         return _load_exported(path)
-    best = path / "best.ckpt" if path.is_dir() and weights == "auto" else None
+    if path.is_dir() and weights == "auto":
+        path, weights = next(iter(weights_of_run(path).values()))
     path = path / "last.ckpt" if path.is_dir() else path
     content = read_checkpoint(path)
-    if best is not None and best.is_file() and content["averaged_state_dict"] is None:
-        path, content = best, read_checkpoint(best)
     averaged = content["averaged_state_dict"]
     if weights == "averaged" and averaged is None:
         raise CheckpointError(path, "has no averaged weights", "Ask for weights='auto' or 'last'.")
     state_dict = averaged if averaged is not None and weights != "last" else content["state_dict"]
     return assemble_model(path, content["card"], state_dict)
+
+
+def weights_of_run(folder: Path) -> dict[str, tuple[Path, str]]:
+    """The weights in a run's folder by name, each as arguments for :func:`load_model`, those first that it reports.
+
+    Raises:
+        CheckpointError: if last.ckpt cannot be used.
+    """
+    last, best = folder / "last.ckpt", folder / "best.ckpt"
+    found = {} if read_checkpoint(last)["averaged_state_dict"] is None else {"averaged": (last, "averaged")}
+    if best.is_file():
+        found["best"] = (best, "auto")
+    return {**found, "last": (last, "last")}
 
 
 def assemble_model(path: str | Path, card: ModelCard, state_dict: Mapping[str, Tensor]) -> nn.Module:

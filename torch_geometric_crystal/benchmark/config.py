@@ -116,6 +116,11 @@ class RunConfig:
             self.devices == 1 or ":" not in self.device, "device", "a kind of device, for several of them", self.device
         )
 
+    def to_record(self) -> dict[str, Any]:
+        """Return the settings that can change the result of a training on given crystals, as :meth:`to_dict` does."""
+        left_out = ("data", "targets", "device", "test_fraction", "split_seed", "task")
+        return {name: value for name, value in self.to_dict().items() if name not in left_out}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for YAML and JSON."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

@@ -17,7 +17,7 @@ from torch_geometric_crystal.benchmark.calibration import Calibration, read_cali
 from torch_geometric_crystal.benchmark.checkpoint import ModelCard, load_model
 from torch_geometric_crystal.benchmark.evaluation import targets_of
 from torch_geometric_crystal.benchmark.prediction import TransformOfKnownElements, make_transform, tolerance_of
-from torch_geometric_crystal.benchmark.sources import choose_part, load_parts, split_of_training
+from torch_geometric_crystal.benchmark.sources import choose_part, load_parts, refuse_other_crystals, split_of_training
 from torch_geometric_crystal.benchmark.structures import (
     StructurePredictions,
     check_settings,
@@ -176,9 +176,11 @@ class Ensemble:
             the crystals' names, the predictions and the targets (n, T).
 
         Raises:
-            ValueError: for a part of data that the members' trainings cut differently, unless all three are given.
+            ValueError: for a part of data that the members' trainings cut differently, or of other crystals, unless
+                all three are given; if a crystal is not one for all members.
         """
         crystals: list[Data] = []
+        ids: list[str] = []
         given = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction}
         splits = [split_of_training(model.card, part, **given) for model in self.members]
 
@@ -187,11 +189,19 @@ class Ensemble:
             parts = load_parts(data, names, make_transform(model), **splits[0], progress=progress)
             if parts.split and part != "all":
                 _check_one_split(splits)
+            for member in self.members:
+                refuse_other_crystals(member.card, parts, part, **given)
+            before = list(ids)
             crystals[:] = choose_part(parts, part)
+            ids[:] = (str(crystal.get("structure_id", index)) for index, crystal in enumerate(crystals))
+            if before and ids != before:
+                odd = min(set(ids) ^ set(before))
+                raise ValueError(
+                    f"data: expected crystals that all members can take; {odd!r} in {data} is none: remove it"
+                )
             return list(crystals)
 
         predictions = self._combine(graphs, (batch_size, batch_by, device, False), "raise")
-        ids = [str(crystal.get("structure_id", index)) for index, crystal in enumerate(crystals)]
         return ids, predictions, targets_of(crystals).double().numpy()
 
     def tolerance(self) -> float | None:

@@ -1,6 +1,7 @@
 """Weights of another run to start from."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,14 @@ class Transfer:
         taken: names of the tensors that were taken.
         new: names of those that stay as they were drawn.
         same_targets: whether head and normalisation of the targets are the checkpoint's.
+        trainings: those of the checkpoint.
     """
 
     checkpoint: str
     taken: tuple[str, ...]
     new: tuple[str, ...]
     same_targets: bool
+    trainings: tuple[Mapping[str, Any], ...]
 
     def describe(self) -> str:
         """One line for a person."""
@@ -84,7 +87,8 @@ def take_weights(model: nn.Module, path: str | Path, card: ModelCard) -> Transfe
         CheckpointError: if the checkpoint cannot be used, or nothing in it fits.
     """
     source = load_model(path)
-    same = _same_targets(source.card, card)  # type: ignore[arg-type]
+    given_card: ModelCard = source.card  # type: ignore[assignment]
+    same = _same_targets(given_card, card)
     given, own = source.state_dict(), model.state_dict()
     left = () if same else (*HEAD, "normalization.")
     taken = [n for n, x in own.items() if not n.startswith(left) and n in given and given[n].shape == x.shape]
@@ -94,7 +98,8 @@ def take_weights(model: nn.Module, path: str | Path, card: ModelCard) -> Transfe
         for name in taken:
             own[name].copy_(given[name])
     model.load_state_dict(own)
-    return Transfer(str(path), tuple(taken), tuple(name for name in own if name not in taken), same)
+    new = tuple(name for name in own if name not in taken)
+    return Transfer(str(path), tuple(taken), new, same, given_card.trainings)
 
 
 def _same_targets(first: ModelCard, second: ModelCard) -> bool:

@@ -15,6 +15,7 @@ from torch_geometric_crystal.benchmark.checkpoint import (
     build_transform,
     load_model,
     transform_settings,
+    weights_of_run,
 )
 from torch_geometric_crystal.benchmark.config import RunConfig, write_config
 from torch_geometric_crystal.benchmark.evaluation import evaluate, targets_of, write_evaluation
@@ -52,7 +53,7 @@ def build_run_model(
     target_names: Sequence[str],
     units: Sequence[str],
     classes: Sequence[str] = (),
-    split: Mapping[str, float] | None = None,
+    split: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Construct the configured model from its seed; ``model.card`` says how to use it.
 
@@ -134,9 +135,12 @@ def train_and_evaluate(
     model = build_run_model(config, crystals.target_names, crystals.units, crystals.classes, crystals.split)
     card: ModelCard = model.card  # type: ignore[assignment]
     transfer = None
-    if config.init_from and not _continues(output, resume):
+    if config.init_from and not continues(output, resume):
         transfer = take_weights(model, config.init_from, card)
         _tell(callbacks, transfer.describe())
+    data = config.data if crystals.fold is not None else Path(config.data).name
+    training = {"data": data, "fold": crystals.fold, "settings": config.to_record()}
+    card = dataclasses.replace(card, trainings=(*(transfer.trainings if transfer else ()), training))
     _check_freezing(model, config, callbacks)
     train, validation = crystals.parts["train"], crystals.parts["val"]
     keep = transfer is not None and transfer.same_targets
@@ -146,7 +150,7 @@ def train_and_evaluate(
         return RunResult(result, None, {}, output)
 
     _tell(callbacks, "evaluating")
-    models = _candidates(output, result)
+    models = _candidates(output)
     metrics: dict[str, Any] = {
         "model": config.model,
         "data": config.data,
@@ -179,18 +183,28 @@ def train_and_evaluate(
 
 
 class _ConfigWriter(Callback):
-    """Writes the settings when training begins: those of a run that is refused, or finished, stay what they were."""
+    """Writes the settings when an epoch begins: those of a run that is refused, or has ended, stay what they were."""
 
     def __init__(self, config: RunConfig, path: Path):
-        self.config, self.path = config, path
+        self.config, self.path, self.is_written = config, path, False
 
     def on_start(self, epochs: int, epoch: int, max_time: float | None) -> None:
-        """Write them where epochs follow."""
-        if epoch < epochs or not self.path.is_file():
-            write_config(self.config, self.path)
+        """Write them where there are none."""
+        if not self.path.is_file():
+            self._write()
+
+    def on_epoch_start(self, epoch: int, num_batches: int, batch: int) -> None:
+        """Write them once."""
+        if not self.is_written:
+            self._write()
+
+    def _write(self) -> None:
+        write_config(self.config, self.path)
+        self.is_written = True
 
 
-def _continues(output: str | Path, resume: bool) -> bool:
+def continues(output: str | Path, resume: bool) -> bool:
+    """Whether a run goes on from the checkpoint in its folder."""
     return resume and (Path(output) / "last.ckpt").is_file()
 
 
@@ -201,7 +215,7 @@ def complete_config(config: RunConfig, output: str | Path, resume: bool) -> RunC
         CheckpointError: if the checkpoint cannot be used.
         ValueError: if it is of another kind of model.
     """
-    return from_checkpoint(config, output if _continues(output, resume) else config.init_from)
+    return from_checkpoint(config, output if continues(output, resume) else config.init_from)
 
 
 def _check_freezing(model: nn.Module, config: RunConfig, callbacks: Sequence[Callback]) -> None:
@@ -233,15 +247,9 @@ def _evaluate_all(
     return metrics
 
 
-def _candidates(output: Path, result: FitResult) -> dict[str, nn.Module]:
+def _candidates(output: Path) -> dict[str, nn.Module]:
     """The models that a run leaves, the one to report first."""
-    models = {}
-    if result.averaged_epochs:
-        models["averaged"] = load_model(output / "last.ckpt", "averaged")
-    if result.progress.best_epoch:
-        models["best"] = load_model(output / "best.ckpt")
-    models["last"] = load_model(output / "last.ckpt", "last")
-    return models
+    return {name: load_model(*arguments) for name, arguments in weights_of_run(output).items()}
 
 
 def _training_summary(result: FitResult) -> dict[str, Any]:

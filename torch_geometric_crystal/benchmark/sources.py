@@ -1,6 +1,7 @@
 """Data sets by name or path, cut into training, validation and test parts."""
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,14 +26,17 @@ class CrystalParts:
         target_names: names of the columns of y.
         units: their units; empty where unknown.
         classes: names of the classes that y numbers, in a classification.
-        split: ``seed``, ``val_fraction`` and ``test_fraction`` of a random split; empty where the data have their own.
+        split: ``seed``, ``val_fraction`` and ``test_fraction`` of a random split and a hash of the names of all
+            ``structures`` that were cut, in order; empty where the data have a split of their own.
+        fold: number of the fold, where these are the parts of a benchmark's.
     """
 
     parts: dict[str, Any]
     target_names: tuple[str, ...]
     units: tuple[str, ...]
     classes: tuple[str, ...] = ()
-    split: Mapping[str, float] = field(default_factory=dict)
+    split: Mapping[str, Any] = field(default_factory=dict)
+    fold: int | None = None
 
 
 def bundled_datasets() -> dict[str, Any]:
@@ -172,10 +176,11 @@ def load_parts(
     _check_known(dataset, names)
     units = dict(getattr(dataset, "units", {}))
     split: dict[str, Any] = dataset.split() if hasattr(dataset, "split") else {}
-    drawn: dict[str, float] = {}
+    drawn: dict[str, Any] = {}
     if set(split) != set(PARTS):
         drawn = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction}
         split = random_split(len(dataset), val_fraction, test_fraction, seed)
+        drawn["structures"] = hashlib.sha256("\n".join(dataset.structure_ids).encode()).hexdigest()
     if isinstance(dataset, OnDiskCrystals):
         on_disk: dict[str, Any] = {part: dataset.index_select(split[part]) for part in PARTS}
         return CrystalParts(on_disk, names, ("",) * len(names), split=drawn)
@@ -234,7 +239,26 @@ def split_of_training(card: Any, part: str, **given: float | None) -> dict[str, 
     """
     if part == "all":
         return {"seed": 0, "val_fraction": 0.0, "test_fraction": 0.0}
-    return {**DEFAULT_SPLIT, **card.split, **{name: value for name, value in given.items() if value is not None}}
+    cut = {**DEFAULT_SPLIT, **card.split, **{name: value for name, value in given.items() if value is not None}}
+    return {name: cut[name] for name in DEFAULT_SPLIT}
+
+
+def refuse_other_crystals(card: Any, parts: CrystalParts, part: str, **given: float | None) -> None:
+    """Raise ``ValueError`` for a part drawn from other crystals than the training's, which may hold some of the latter.
+
+    Args:
+        card: the model's card; one that does not say what was cut is trusted.
+        parts: from :func:`load_parts`.
+        part: the part that is wanted.
+        **given: as for :func:`split_of_training`; who gives all of them knows what is drawn.
+    """
+    cut, found = card.split.get("structures"), parts.split.get("structures")
+    if part == "all" or None in (cut, found) or cut == found or None not in given.values():
+        return
+    raise ValueError(
+        f"split: expected the crystals that the training drew its parts from, received others: their {part} part may "
+        "hold some that the model was trained on. Take all where it has seen none (--split all), or the training's data"
+    )
 
 
 def choose_part(parts: CrystalParts, part: str) -> Sequence[Data]:

@@ -186,6 +186,9 @@ class _Fit:
         self._tell("on_start", self.recipe.epochs, self.progress.epoch, self.config.max_time)
         with StopRequest() if self.group.is_first else contextlib.nullcontext(StopRequest()) as stop:
             reason = self._reason_to_stop()
+            is_longer = self.average.count > self.progress.epoch - self._averaging_start() and not self._timely()
+            if is_longer and not reason:
+                self.average.reset()  # the run is now longer than it was: its last epochs are others
             while not reason:
                 reason = self._run_epoch(stop) or self._reason_to_stop()
         self._tell("on_end", reason)
@@ -307,6 +310,7 @@ class _Fit:
             "random": random_state(self.fabric.device),
             "recipe": self.recipe.to_dict(),
             "seed": self.config.seed,
+            "freeze": sorted(self.config.freeze),
             "data_hash": self.data_hash,
         }
         save_checkpoint(self.last, self.card, self.model.state_dict(), averaged, training)
@@ -317,13 +321,24 @@ class _Fit:
         state = content["training"]
         if state is None or "estimator" in state:
             raise CheckpointError(self.last, "has no training state", "Resume from a last.ckpt of tgcrystal train.")
-        # A model goes on in a later version; a split shows in the training set's hash.
-        card = dataclasses.replace(content["card"], library_version=self.card.library_version, split=self.card.split)
+        card: ModelCard = content["card"]
+        self.card = dataclasses.replace(self.card, trainings=(*card.trainings[:-1], *self.card.trainings))
+        # A model goes on in a later version, whose transform may have more arguments; a split shows in the data's hash.
+        card = dataclasses.replace(
+            card,
+            library_version=self.card.library_version,
+            split=self.card.split,
+            trainings=self.card.trainings,
+            neighborhood={**self.card.neighborhood, **card.neighborhood},
+        )
         if (card, state["seed"], state["data_hash"]) != (self.card, self.config.seed, self.data_hash):
             fault = "belongs to a run with another model, seed or training set"
             raise CheckpointError(self.last, fault, "Resume with that run's config.yaml, or choose another --output.")
-        for name in ("optimizer", "decay_vectors"):
-            before, now = state["recipe"].get(name), getattr(self.recipe, name)
+        kept = {
+            name: (state["recipe"].get(name), getattr(self.recipe, name)) for name in ("optimizer", "decay_vectors")
+        }
+        frozen = sorted(self.config.freeze)
+        for name, (before, now) in {**kept, "freeze": (state.get("freeze", frozen), frozen)}.items():
             if before != now:
                 fault = f"was trained with {name} {before!r}, not {now!r}"
                 raise CheckpointError(self.last, fault, f"Resume with that {name}, or choose another --output.")
@@ -339,8 +354,6 @@ class _Fit:
             self.average.load_state_dict(state["average"])
             if self.group.is_first:
                 restore_random_state(state["random"], self.fabric.device)
-        if self.average.count > self.progress.epoch - self._averaging_start() and not self._timely():
-            self.average.reset()  # the run is now longer: its last epochs are others
         if self.group.is_first:
             write_history(self.history, self.progress.history)
 

@@ -24,7 +24,7 @@ HELP = """Compute a trained model's errors on crystals with known targets.
 
 Writes metrics.json, predictions.csv and parity.png (of a classification confusion.png and roc.png), and states the
 certified bound on the share of any softmax row that the graphs' cutoff dropped. Data without a split of its own is cut
-as the training cut it.
+as the training cut it; if it has become another, give its new crystals alone, with --split all.
 
 Examples:
 
@@ -54,14 +54,21 @@ def evaluate(
     from torch_geometric_crystal.benchmark.evaluation import write_evaluation
     from torch_geometric_crystal.benchmark.prediction import refuse_unknown_elements
     from torch_geometric_crystal.benchmark.recording import write_json
-    from torch_geometric_crystal.benchmark.sources import choose_part, load_parts, split_of_training
+    from torch_geometric_crystal.benchmark.sources import (
+        choose_part,
+        load_parts,
+        refuse_other_crystals,
+        split_of_training,
+    )
 
     model = load_model(checkpoint, weights)
     card: Any = model.card
     transform = model.neighborhood(**card.neighborhood)  # type: ignore[operator]
     classes = card.classes if card.task == "classification" else None
-    cut = split_of_training(card, split, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
+    given = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction}
+    cut = split_of_training(card, split, **given)
     parts = load_parts(data, card.target_names, transform, **cut, progress=True, level=card.level, classes=classes)
+    refuse_other_crystals(card, parts, split, **given)
     crystals = choose_part(parts, split)
     refuse_unknown_elements(model, crystals)
     metrics, predictions = compute(model, crystals, batch_size, batch_by, device, devices)

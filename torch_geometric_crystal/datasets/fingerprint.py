@@ -33,6 +33,14 @@ def hash_file(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
+def hash_if_file(path: str | os.PathLike) -> str:
+    """As :func:`hash_file`; empty where there is no such file, or the text cannot be the name of one."""
+    try:
+        return hash_file(path) if Path(path).is_file() else ""
+    except OSError:
+        return ""
+
+
 def hash_text(*parts: str) -> str:
     """SHA-256 of strings; where one ends and the next begins matters."""
     digest = hashlib.sha256()

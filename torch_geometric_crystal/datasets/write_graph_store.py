@@ -70,10 +70,10 @@ def write_graph_store(
     _check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     busy = f"{folder} is being written by another process: wait for it, or give another folder"
-    with holding_lock(folder / ".lock", 0.0, busy):
+    with holding_lock(folder / ".lock", 0.0, busy) as is_locked:
         entries = refuse_repeated_ids(list(opened))
         recipe = Recipe(transform, None, dtype)
-        work = _Work(folder, key, shard_size, on_error == "skip")
+        work = _Work(folder, key, shard_size, on_error == "skip", is_locked)
         shards = work.write(entries, recipe, num_workers, progress, opened.name)
         number = sum(shard["count"] for shard in shards)
         if number == 0:
@@ -90,7 +90,7 @@ def write_graph_store(
         }
         _write_json(folder / INDEX_NAME, index)
         for sidecar in folder.glob("shard-*.json"):
-            sidecar.unlink()
+            sidecar.unlink(missing_ok=True)
     errors = [(name, f"{fault}. {remedy}") for shard in shards for name, fault, remedy in shard["faults"]]
     return Conversion(number, opened.target_names, errors, [note for shard in shards for note in shard["notes"]])
 
@@ -106,8 +106,9 @@ def graph_store_key(
 class _Work:
     """The writing of one store's shards."""
 
-    def __init__(self, folder: Path, key: str, shard_size: int, skip_faults: bool):
-        self.folder, self.key, self.shard_size, self.skip_faults = folder, key, shard_size, skip_faults
+    def __init__(self, folder: Path, key: str, shard_size: int, skip_faults: bool, is_alone: bool):
+        self.folder, self.key, self.shard_size = folder, key, shard_size
+        self.skip_faults, self.is_alone = skip_faults, is_alone
 
     def write(
         self, entries: Sequence[Entry], recipe: Recipe, num_workers: int | None, progress: bool, description: str
@@ -155,7 +156,8 @@ class _Work:
         shard |= {"faults": faults, "notes": notes}
         if crystals:
             content, about = _joined(crystals)
-            remove_leftovers(path)
+            if self.is_alone:
+                remove_leftovers(path)
             with atomic_write(path) as file:
                 file.write(content)
             shard |= about | {"bytes": path.stat().st_size, "sha256": hash_file(path)}

@@ -1,6 +1,8 @@
+import dataclasses
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,10 +12,13 @@ from pathlib import Path
 
 import filelock
 import pytest
+import torch
 
-from torch_geometric_crystal.benchmark.config import write_config
+from torch_geometric_crystal.benchmark import training
+from torch_geometric_crystal.benchmark.checkpoint import load_model, read_checkpoint, save_checkpoint
 from torch_geometric_crystal.benchmark.recipe import Recipe
 from torch_geometric_crystal.benchmark.tasks import job, load_task, run_benchmark
+from torch_geometric_crystal.benchmark.tasks.folder_settings import keep_settings
 from torch_geometric_crystal.benchmark.tasks.record import read_record
 from torch_geometric_crystal.benchmark.tasks.task import folder_name
 from torch_geometric_crystal.datasets import LockWarning
@@ -39,8 +44,6 @@ def test_what_is_recorded_is_not_run_again(tiny_task, tiny_config, tmp_path, mon
 
 
 def test_an_interrupted_fold_ends_the_run_and_is_continued(tiny_task, tiny_config, tmp_path, monkeypatch):
-    from torch_geometric_crystal.benchmark import training
-
     original = training._Fit._step
 
     def interrupt(self, batch):
@@ -58,10 +61,6 @@ def test_an_interrupted_fold_ends_the_run_and_is_continued(tiny_task, tiny_confi
 
 
 def test_each_fold_starts_from_the_same_fold_of_an_earlier_benchmark(tiny_task, tiny_config, tmp_path):
-    import torch
-
-    from torch_geometric_crystal.benchmark.checkpoint import load_model
-
     run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "first", folds=[0, 1])
     still = Recipe(epochs=1, batch_size=6, averaging_epochs=0, lr=1e-9, optimizer="sgd")
     # Neither the architecture nor the graph is given again: they are the checkpoint's.
@@ -84,21 +83,34 @@ def test_each_fold_starts_from_the_same_fold_of_an_earlier_benchmark(tiny_task, 
             run_benchmark([lambda: tiny_task], [one], tmp_path / "third", folds=[1])
 
 
-def test_a_fold_under_way_and_a_run_on_the_same_data_are_no_start(tiny_task, tiny_config, tmp_path):
+def test_weights_that_have_seen_the_test_part_are_no_start(tiny_task, tiny_config, tmp_path):
+    def start(weights, fold, output):
+        return run_benchmark([lambda: tiny_task], [tiny_config(init_from=str(weights))], tmp_path / output, [fold])
+
     run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "first", folds=[0, 1])
     fold = tmp_path / "first/cgcnn/matbench_phonons/fold_1"
-    (fold / "fold.json").unlink()
+    copied = shutil.copy(fold / "last.ckpt", tmp_path / "copied.ckpt")
+    content = read_checkpoint(copied)
+    of_data = dataclasses.replace(
+        content["card"], trainings=({"data": "phonons.json.gz", "fold": None, "settings": {}},)
+    )
+    save_checkpoint(tmp_path / "of_data.ckpt", of_data, content["state_dict"])
+    other = [lambda: load_task("elastic_2015")], [tiny_config(init_from=str(fold), max_time=1e-9)]
+    run_benchmark(*other, tmp_path / "chain", folds=[0])
     cases = {
-        "with a trained fold 1 of matbench_phonons by cgcnn": (tmp_path / "first", 1),
-        "weights that have not seen matbench_phonons, or those of its fold 0": (fold, 0),
-        "those of its fold 1, finished": (fold / "last.ckpt", 1),
+        fold: "trained on fold 1",
+        copied: "trained on fold 1",
+        tmp_path / "of_data.ckpt": "trained on phonons.json.gz",
+        tmp_path / "chain/cgcnn/elastic_2015-log10-K_VRH/fold_0": "trained on fold 1",
     }
-    for message, (start, number) in cases.items():
-        with pytest.raises(ValueError, match=f"init_from: expected .*{message}"):
-            run_benchmark([lambda: tiny_task], [tiny_config(init_from=str(start))], tmp_path / "second", [number])
-    write_config(tiny_config(data="elastic_2015"), fold / "config.yaml")
-    _, complete = run_benchmark([lambda: tiny_task], [tiny_config(init_from=str(fold))], tmp_path / "second", [0])
-    assert complete
+    for weights, message in cases.items():
+        expected = f"init_from: expected weights that have not seen the test part of fold 0 .*{message}"
+        with pytest.raises(ValueError, match=expected):
+            start(weights, 0, "second")
+    assert start(copied, 1, "second")[1]
+    (fold / "fold.json").unlink()
+    with pytest.raises(ValueError, match="with a trained fold 1 of matbench_phonons by cgcnn"):
+        start(tmp_path / "first", 1, "third")
 
 
 def test_all_folds_may_start_from_one_checkpoint_of_other_data(tiny_task, tiny_config, tmp_path):
@@ -106,11 +118,36 @@ def test_all_folds_may_start_from_one_checkpoint_of_other_data(tiny_task, tiny_c
     start = tmp_path / "first/cgcnn/elastic_2015-log10-K_VRH/fold_0"
     config = tiny_config(init_from=str(start))
     (record,), _ = run_benchmark([lambda: tiny_task], [config], tmp_path / "second", folds=[1])
-    assert record.parameters["started_from"][0]["max_time"] == 1e-9
-    assert json.loads((tmp_path / "second/cgcnn/matbench_phonons/fold_1/metrics.json").read_text())["init_from"]
+    assert record.parameters["settings"]["init_from"] == str(start)
+    assert "started_from" not in record.parameters  # run.py repeats trainings on the task alone
+    fold = tmp_path / "second/cgcnn/matbench_phonons/fold_1"
+    trainings = load_model(fold).card.trainings
+    assert [(t["data"], t["fold"]) for t in trainings] == [("elastic_2015:log10(K_VRH)", 0), ("matbench_phonons", 1)]
+    assert json.loads((fold / "metrics.json").read_text())["init_from"]
     shutil.rmtree(start)  # not needed any more
     again, complete = run_benchmark([lambda: tiny_task], [config], tmp_path / "second", folds=[1])
     assert (again, complete) == ([record], True)
+
+
+def test_an_interrupted_fold_knows_what_it_started_from(tiny_task, tiny_config, tmp_path, monkeypatch):
+    run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "first", folds=[0])
+    config = tiny_config(init_from=str(tmp_path / "first"))
+    whole, _ = run_benchmark([lambda: tiny_task], [config], tmp_path / "whole", folds=[0])
+    finish = training._Fit._finish_epoch
+
+    def interrupt(self, clock):
+        finish(self, clock)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Fit, "_finish_epoch", interrupt)
+        assert not run_benchmark([lambda: tiny_task], [config], tmp_path / "out", folds=[0])[1]
+    shutil.rmtree(tmp_path / "first")
+    (record,), complete = run_benchmark([lambda: tiny_task], [config], tmp_path / "out", folds=[0])
+    assert complete
+    assert record.parameters == whole[0].parameters
+    assert len(record.parameters["started_from"]) == 1
+    assert record.predictions == whole[0].predictions
 
 
 def test_a_baseline_beside_a_model_that_goes_on_starts_from_nothing(tiny_task, tiny_config, tmp_path):
@@ -125,6 +162,23 @@ def test_runs_with_other_settings_are_not_mixed(tiny_task, tiny_config, tmp_path
     other = tiny_config(recipe=Recipe(epochs=3, batch_size=6, averaging_epochs=1), seed=1)
     with pytest.raises(ValueError, match=r"with other settings \(recipe.epochs was 2, is 3; seed was 0, is 1\)"):
         run_benchmark([lambda: tiny_task], [other], tmp_path / "out", folds=[1])
+
+
+def test_a_run_that_began_while_others_trained_is_not_mixed_with_this_one(tiny_task, tiny_config, tmp_path):
+    run_benchmark([lambda: tiny_task], [tiny_config("mean")], tmp_path / "out", folds=[0])
+    folder = tmp_path / "out/mean/matbench_phonons"
+    late = job.FoldJob(lambda: tiny_task, 0, tiny_config("mean", seed=7), folder / "fold_0", None)
+    with pytest.raises(ValueError, match=r"with other settings \(seed was 0, is 7\)"):
+        job.run_job(late, tiny_task)
+
+
+def test_settings_that_an_earlier_version_did_not_know_had_their_default(tiny_task, tiny_config, tmp_path):
+    run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "out", folds=[0])
+    path = tmp_path / "out/cgcnn/matbench_phonons/settings.yaml"
+    path.write_text(re.sub(r"val_fraction.*\n", "", path.read_text()))
+    assert run_benchmark([lambda: tiny_task], [tiny_config()], tmp_path / "out", folds=[0])[1]
+    with pytest.raises(ValueError, match=r"\(val_fraction was 0.1, is 0.2\)"):
+        run_benchmark([lambda: tiny_task], [tiny_config(val_fraction=0.2)], tmp_path / "out", folds=[0])
 
 
 def test_settings_of_a_fold_that_trains_its_first_epoch_are_kept(tiny_task, tiny_config, tmp_path, monkeypatch):
@@ -190,7 +244,9 @@ def test_a_process_takes_the_device_that_it_was_dealt_unless_one_is_configured(
     seen = []
     monkeypatch.setattr(job, "run_fold", lambda task, number, config, *rest, **settings: seen.append(config.device))
     for configured in ("auto", "cpu"):
-        one = job.FoldJob(lambda: tiny_task, 0, tiny_config(device=configured), tmp_path / "fold", None)
+        config = tiny_config(device=configured)
+        keep_settings(tiny_task, config, tmp_path)
+        one = job.FoldJob(lambda: tiny_task, 0, config, tmp_path / "fold", None)
         job.run_job(one, tiny_task, "cuda:1")
     assert seen == ["cuda:1", "cpu"]
 

@@ -10,6 +10,8 @@ def test_inner_split_is_a_seeded_tenth():
     assert len(validation) == 101
     assert validation == sorted(np.random.default_rng(0).permutation(1012)[:101].tolist())
     assert inner_split(1012, seed=1)[1] != validation
+    assert [len(part) for part in inner_split(24, share=0.01)] == [23, 1]
+    assert [len(part) for part in inner_split(24, share=0.0)] == [24, 0]
 
 
 def test_validation_part_is_cut_from_the_training_part_alone(tiny_task):

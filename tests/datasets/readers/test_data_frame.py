@@ -7,6 +7,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from pymatgen.io.cif import CifWriter
 
+from torch_geometric_crystal.checks import InvalidStructureError
 from torch_geometric_crystal.data import from_structure
 from torch_geometric_crystal.datasets import CrystalDataset, open_source
 from torch_geometric_crystal.datasets.readers.data_frame import DataFrameSource
@@ -143,3 +144,10 @@ def test_the_fingerprint_has_every_element_of_an_array():
         crystal = {"lattice_mat": 50.0 * np.eye(3), "coords": changed, "elements": ["Po"] * 2000, "cartesian": True}
         frames.append(pd.DataFrame({"atoms": [crystal]}))
     assert len({DataFrameSource(frame).fingerprint() for frame in frames}) == 2
+
+
+def test_a_cell_too_long_for_the_name_of_a_file_is_one_fault():
+    source = DataFrameSource(pd.DataFrame({"id": ["long"], "structure": ["x" * 600]}))
+    assert source.fingerprint() == source.fingerprint()
+    with pytest.raises(InvalidStructureError, match="long"):
+        next(iter(source)).load()

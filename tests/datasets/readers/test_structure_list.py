@@ -93,3 +93,11 @@ def test_targets_of_atoms_are_read_at_their_level(salt):
     assert second.load().y.tolist() == [[5.0, 6.0]]
     with pytest.raises(InvalidStructureError, match="it has no value for any atom"):
         third.load()
+
+
+def test_targets_that_are_given_go_before_those_of_the_data(salt):
+    crystals = [from_structure(salt, [1.0, 2.0]), from_structure(salt), from_structure(salt)]
+    crystals[1].y, crystals[2].y = 3.0, torch.zeros(2, 1)
+    source = StructureListSource(crystals, targets=[4.0, 5.0, 6.0])
+    assert [entry.load().y.tolist() for entry in source] == [[[4.0]], [[5.0]], [[6.0]]]
+    assert [entry.load().y.tolist() for entry in StructureListSource(crystals[1:2])] == [[[3.0]]]

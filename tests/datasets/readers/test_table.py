@@ -116,3 +116,12 @@ def test_a_row_of_another_length_is_a_fault_of_its_structure(tmp_path, row, numb
     assert (first.targets, second.structure_id) == ((1.0,), "b")
     with pytest.raises(InvalidStructureError, match=f"row 2 has {number} cells for 3 columns"):
         second.load()
+
+
+def test_a_cell_too_long_for_the_name_of_a_file_is_one_fault(tmp_path):
+    rows = [["long", "x" * 600], ["absent", "none.cif"]]
+    source = TableSource(write(tmp_path, ["id", "structure"], rows))
+    assert source.fingerprint() == source.fingerprint()
+    for entry in source:
+        with pytest.raises(InvalidStructureError, match=entry.structure_id):
+            entry.load()

@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch_geometric_crystal.benchmark.config import RunConfig
-from torch_geometric_crystal.benchmark.recording import write_text
-from torch_geometric_crystal.benchmark.tasks.fold import settings_of, starting_point
-from torch_geometric_crystal.benchmark.tasks.job import LOCK_FILE, FoldJob, Loader, Reporter, run_job
-from torch_geometric_crystal.benchmark.tasks.record import FOLD_FILE, FoldRecord, read_record
+from torch_geometric_crystal.benchmark.run import continues
+from torch_geometric_crystal.benchmark.tasks.fold import starting_point
+from torch_geometric_crystal.benchmark.tasks.folder_settings import keep_settings
+from torch_geometric_crystal.benchmark.tasks.job import FoldJob, Loader, Reporter, run_job
+from torch_geometric_crystal.benchmark.tasks.record import FoldRecord, read_record
 from torch_geometric_crystal.benchmark.tasks.task import Task, folder_name
 from torch_geometric_crystal.benchmark.tasks.workers import run_in_processes
 from torch_geometric_crystal.checks import check_argument, check_choice
-from torch_geometric_crystal.datasets.file_lock import is_locked
-
-SETTINGS_FILE = "settings.yaml"
 
 
 def run_benchmark(
@@ -62,14 +59,15 @@ def run_benchmark(
             task.fold(fold)
         for config in configs:
             folder = output / config.model / folder_name(task.name)
-            _check_settings(task, config, folder)
+            keep_settings(task, config, folder)
             for fold in chosen:
-                starting_point(config, task, fold)
                 job = FoldJob(loader, fold, config, folder / f"fold_{fold}", reporter)
                 shared = f"runs in folders of their own, not two in {folder}: give each another output"
                 check_argument(job.folder not in asked, "task, model", shared, f"{task.name}, {config.model} twice")
                 asked.append(job.folder)
                 if read_record(job.folder) is None:
+                    if not continues(job.folder, resume=True):
+                        starting_point(config, task, fold)
                     waiting.append(job)
     complete = _run_here(waiting, loader, task) if jobs == 1 else run_in_processes(waiting, jobs)
     records = [record for folder in asked if (record := read_record(folder)) is not None]
@@ -95,36 +93,3 @@ def _run_here(jobs: Sequence[FoldJob], loader: Loader, task: Task) -> bool:
         if not run_job(job, task):
             return False
     return True
-
-
-def _check_settings(task: Task, config: RunConfig, folder: Path) -> None:
-    """Keep the settings of a folder's folds, or refuse other ones."""
-    import yaml
-
-    from torch_geometric_crystal.benchmark.config import read_config
-
-    settings: dict[str, Any] = {"task": task.name, "data_sha256": task.source.fingerprint()}
-    settings |= {"statement": task.statement, **settings_of(config)}
-    path = folder / SETTINGS_FILE
-    has_work = any(any(folder.glob(f"fold_*/{name}")) for name in ("last.ckpt", FOLD_FILE))
-    has_work = has_work or any(is_locked(lock) for lock in folder.glob(f"fold_*/{LOCK_FILE}"))
-    if not path.is_file() or not has_work:
-        write_text(path, yaml.safe_dump(settings, sort_keys=False))
-        return
-    before = read_config(path)
-    if before != settings:
-        raise ValueError(
-            f"output: {folder} holds runs with other settings ({'; '.join(_differences(before, settings))}): give the "
-            "same ones to continue, or choose another folder"
-        )
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    texts = []
-    for name in dict.fromkeys([*before, *now]):
-        a, b = before.get(name), now.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            texts += _differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            texts.append(f"{prefix}{name} was {a}, is {b}")
-    return texts

@@ -1,6 +1,7 @@
 """One fold of a task: graphs, training, prediction, record."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,18 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch_geometric.data import Data
 
 from torch_geometric_crystal import __version__
 from torch_geometric_crystal.benchmark.callbacks import Callback
-from torch_geometric_crystal.benchmark.checkpoint import build_model, build_transform
-from torch_geometric_crystal.benchmark.config import RunConfig, read_config
+from torch_geometric_crystal.benchmark.checkpoint import ModelCard, build_model, build_transform, load_model
+from torch_geometric_crystal.benchmark.config import RunConfig
 from torch_geometric_crystal.benchmark.evaluation import errors_of, write_evaluation
 from torch_geometric_crystal.benchmark.prediction import Predictions, predict
 from torch_geometric_crystal.benchmark.recording import write_json
-from torch_geometric_crystal.benchmark.run import RunResult, complete_config, train_and_evaluate
+from torch_geometric_crystal.benchmark.run import RunResult, complete_config, continues, train_and_evaluate
 from torch_geometric_crystal.benchmark.sources import PARTS, CrystalParts
-from torch_geometric_crystal.benchmark.tasks.record import FOLD_FILE, FoldRecord, read_record, write_record
+from torch_geometric_crystal.benchmark.tasks.record import FOLD_FILE, FoldRecord, write_record
 from torch_geometric_crystal.benchmark.tasks.scoring import score_fold
 from torch_geometric_crystal.benchmark.tasks.task import Task, folder_name, validation_rule
 from torch_geometric_crystal.checks import check_argument
@@ -79,8 +81,7 @@ def run_fold(
     if config.model in BASELINES:
         return FoldResult(run_baseline_fold(task, fold, config, output, callbacks), None)
     output = Path(output)
-    start = starting_point(config, task, fold)
-    started_from = _trainings_of(start)
+    start = config.init_from if continues(output, resume) else starting_point(config, task, fold)
     complete = complete_config(dataclasses.replace(config, init_from=start), output, resume)
     crystals = fold_crystals(task, fold, complete, callbacks)
     hidden = dataclasses.replace(crystals, parts=crystals.parts | {"test": []})
@@ -99,7 +100,7 @@ def run_fold(
         "seconds": round(progress.seconds, 1),
         "weights": run.metrics["parameters"],
     }
-    record = record_of(task, fold, config, predictions.prediction[:, -1].double().numpy(), effort, run, started_from)
+    record = record_of(task, fold, config, predictions.prediction[:, -1].double().numpy(), effort, run)
     _record_test(task, fold, run, predictions, output)
     write_record(record, output)
     return FoldResult(record, run)
@@ -112,8 +113,9 @@ def starting_point(config: RunConfig, task: Task, fold: int) -> str:
     the folder that the same model, task and fold have there: the weights have not seen the fold's test part.
 
     Raises:
-        ValueError: if the fold has no checkpoint there, or the checkpoint is another fold's of the same task, or of a
-            run on its data that is no finished fold.
+        ValueError: if the fold has no checkpoint there, or the weights were ever trained on another fold of the task,
+            or on a set of its name that was cut otherwise.
+        CheckpointError: if the checkpoint cannot be used.
     """
     from torch_geometric_crystal.benchmark.baselines import BASELINES
 
@@ -126,38 +128,27 @@ def starting_point(config: RunConfig, task: Task, fold: int) -> str:
         expected = f"a checkpoint, or a benchmark's folder with a trained fold {fold} of {task.name} by {config.model}"
         trained = all((Path(start) / name).is_file() for name in ("last.ckpt", FOLD_FILE))
         check_argument(trained, "init_from", expected, config.init_from)
-    earlier = _record_of_start(start)
-    if earlier is None:
-        expected = f"weights that have not seen {task.name}, or those of its fold {fold}, finished"
-        seen = _data_of_run(start)
-        check_argument(seen not in (task.name, task.name.partition(":")[0]), "init_from", expected, start)
-    if earlier is not None and earlier.task == task.name:
-        expected = f"weights that have not seen the test part of fold {fold} of {task.name}"
-        check_argument(earlier.fold == fold, "init_from", expected, f"those of fold {earlier.fold}, {start}")
+    card: ModelCard = load_model(start).card  # type: ignore[assignment]
+    expected = f"weights that have not seen the test part of fold {fold} of {task.name}"
+    for training in card.trainings:
+        data, of_fold = training["data"], training["fold"]
+        other_fold = data == task.name and of_fold not in (None, fold)
+        all_data = of_fold is None and _base_name(data) == _base_name(task.name)
+        seen = f"fold {of_fold}" if other_fold else data
+        check_argument(not (other_fold or all_data), "init_from", expected, f"{start}, trained on {seen}")
     return start
 
 
-def _data_of_run(start: str) -> str:
-    """Name of the data that the run of a checkpoint, or of a folder, was trained on; empty where that is not known."""
-    settings = _folder_of(start) / "config.yaml"
-    return str(read_config(settings).get("data", "")) if settings.is_file() else ""
+def _base_name(data: str) -> str:
+    """Name of a data set without a target, endings and Matbench's prefix: that of the file that the task came from."""
+    return data.partition(":")[0].partition(".")[0].removeprefix("matbench_")
 
 
-def _record_of_start(start: str) -> FoldRecord | None:
-    """The record of the fold whose weights another one starts from; None where they are no fold's."""
-    return read_record(_folder_of(start)) if start else None
-
-
-def _folder_of(start: str) -> Path:
-    """The run's folder of a checkpoint to start from, or of that folder."""
-    path = Path(start)
-    return path if path.is_dir() else path.parent
-
-
-def _trainings_of(start: str) -> list[dict[str, Any]]:
-    """Settings of the trainings that gave the weights to start from, in order, where they are a fold's."""
-    record = _record_of_start(start)
-    return [] if record is None else [*record.parameters.get("started_from", []), record.parameters["settings"]]
+def _trainings_before(model: nn.Module, task: Task) -> list[dict[str, Any]]:
+    """Settings of the trainings on a task before the last one of a model, in order."""
+    card: ModelCard = model.card  # type: ignore[assignment]
+    before = itertools.takewhile(lambda training: training["data"] == task.name, card.trainings[-2::-1])
+    return [training["settings"] for training in before][::-1]
 
 
 def fold_crystals(task: Task, fold: int, config: RunConfig, callbacks: Sequence[Callback] = ()) -> CrystalParts:
@@ -200,7 +191,7 @@ def fold_crystals(task: Task, fold: int, config: RunConfig, callbacks: Sequence[
         parts = {part: [dataset[index] for index in indices] for part, indices in chosen.items()}
         parts["test"] = [_without_target(crystal) for crystal in parts["test"]]
     classes = {} if task.kind == "regression" else {"classes": CLASSES}
-    return CrystalParts(parts, (task.target,), (task.unit,), **classes)  # type: ignore[arg-type]
+    return CrystalParts(parts, (task.target,), (task.unit,), **classes, fold=fold)  # type: ignore[arg-type]
 
 
 def has_target(data: Data) -> bool:
@@ -214,16 +205,12 @@ def _without_target(crystal: Data) -> Data:
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
-    """Return the settings of a fold that can change its result, in plain values for ``RunConfig.from_dict``.
-
-    Left out are the data, which the task sets, and the device. Of a baseline, the seed alone counts.
-    """
+    """Return the settings of a fold that can change its result, for ``RunConfig.from_dict``: of a baseline the seed."""
     from torch_geometric_crystal.benchmark.baselines import BASELINES
 
     if config.model in BASELINES:
         return {"model": config.model, "seed": config.seed}
-    left_out = ("data", "targets", "device", "test_fraction", "split_seed", "task")
-    return {name: value for name, value in config.to_dict().items() if name not in left_out}
+    return config.to_record()
 
 
 def record_of(
@@ -233,7 +220,6 @@ def record_of(
     values: np.ndarray,
     effort: dict[str, Any],
     run: RunResult | None = None,
-    started_from: Sequence[dict[str, Any]] = (),
 ) -> FoldRecord:
     """Score the predictions of a fold's test part, those of an official task by ``MatbenchTask.record``.
 
@@ -244,7 +230,6 @@ def record_of(
         values: predictions of the test part, in order; probabilities in a classification.
         effort: what the training took.
         run: the training run; None for a baseline.
-        started_from: settings of the trainings before it.
 
     Shapes:
         - values: (m,).
@@ -259,8 +244,8 @@ def record_of(
             "weights": run.metrics["reported_weights"],
             "validation": validation_rule(task, config.seed, config.val_fraction),
         }
-    if started_from:
-        parameters["started_from"] = list(started_from)
+        if run.model is not None and (before := _trainings_before(run.model, task)):
+            parameters["started_from"] = before
     return score_fold(task, fold, config.model, values, parameters, effort)
 
 

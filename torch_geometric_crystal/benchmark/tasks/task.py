@@ -106,13 +106,14 @@ class Task:
 def inner_split(number: int, seed: int = 0, share: float = VALIDATION_SHARE) -> tuple[list[int], list[int]]:
     """Cut a fold's training part, 0 .. number - 1, into training and validation: a random share validates.
 
-    The validation part is the first ``round(share * number)`` of numpy's ``default_rng(seed).permutation(number)``.
+    The validation part is the first ``round(share * number)``, at least one, of numpy's
+    ``default_rng(seed).permutation(number)``.
 
     Returns:
         Sorted positions of the training and of the validation part; with a share of 0 the latter is empty.
     """
     order = np.random.default_rng(seed).permutation(number)
-    count = round(share * number)
+    count = max(1, round(share * number)) if share > 0 else 0
     return sorted(order[count:].tolist()), sorted(order[:count].tolist())
 
 

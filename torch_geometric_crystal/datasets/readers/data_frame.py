@@ -4,14 +4,13 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument
 from torch_geometric_crystal.data import OverlappingAtomsWarning
-from torch_geometric_crystal.datasets.fingerprint import hash_file, hash_text
+from torch_geometric_crystal.datasets.fingerprint import hash_if_file, hash_text
 from torch_geometric_crystal.datasets.readers.structure_dict import crystal_from_dict
 from torch_geometric_crystal.datasets.readers.structure_list import crystal_from_arrays, structure_arrays
 from torch_geometric_crystal.datasets.readers.table import (
@@ -91,8 +90,8 @@ class DataFrameSource(Source):
             raw = entry.raw
             for part in raw if isinstance(raw, tuple) else (_as_json(raw),):
                 digest.update(part.tobytes() if hasattr(part, "tobytes") else str(part).encode())
-            if entry.build is crystal_from_cell and raw[0] == "path" and Path(raw[1]).is_file():
-                digest.update(hash_file(raw[1]).encode())
+            if entry.build is crystal_from_cell and raw[0] == "path":
+                digest.update(hash_if_file(raw[1]).encode())
         return hash_text("frame", digest.hexdigest(), repr(self._ids), repr(self._target_names), _as_json(self._values))
 
     def __iter__(self) -> Iterator[Entry]:

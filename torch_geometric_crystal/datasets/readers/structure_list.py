@@ -55,8 +55,9 @@ class StructureListSource(Source):
             structure_ids = [_own(s, "structure_id", str(k)) for k, s in enumerate(self.structures)]
         check_argument(len(structure_ids) == number, "structure_ids", f"{number} names", len(structure_ids))
         self.structure_ids = [str(structure_id) for structure_id in structure_ids]
-        self._values = _own_targets(self.structures)
-        if targets is not None:
+        if targets is None:
+            self._values = _own_targets(self.structures)
+        else:
             self._values = np.array(targets, dtype=np.float64).reshape(len(targets), -1).tolist()
             check_argument(len(self._values) == number, "targets", f"{number} rows", len(self._values))
         width = len(self._values[0]) if self._values else 0
@@ -136,7 +137,7 @@ def _own(structure: Any, key: str, default: Any) -> Any:
 def _own_targets(structures: Sequence[Any]) -> list[list[Any]]:
     """`y` of the structures that have it, T numbers or T lists of a number for each atom; NaN for the others."""
     own = [_own(structure, "y", None) for structure in structures]
-    tables = [None if y is None else y.detach().cpu().double() for y in own]
+    tables = [None if y is None else torch.as_tensor(y).detach().cpu().double() for y in own]
     of_atoms = any(y is not None and y.dim() == 2 and y.size(0) > 1 for y in tables)
     rows = [None if y is None else (y.T if of_atoms and y.dim() == 2 else y.reshape(-1)).tolist() for y in tables]
     widths = {len(row) for row in rows if row is not None}

@@ -10,7 +10,7 @@ import torch
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.checks import InvalidStructureError
-from torch_geometric_crystal.datasets.fingerprint import hash_file, hash_text
+from torch_geometric_crystal.datasets.fingerprint import hash_file, hash_if_file, hash_text
 from torch_geometric_crystal.datasets.readers.structure_dict import crystal_from_dict
 from torch_geometric_crystal.datasets.readers.structure_file import crystal_from_cif, crystal_from_file
 from torch_geometric_crystal.datasets.source import (
@@ -87,7 +87,7 @@ class TableSource(Source):
         if structure_column is not None:
             position = self._columns.index(structure_column)
             paths = [self._path(row[position]) for row in rows if len(row) > position]
-            parts += [hash_file(path) for path in paths if path is not None and path.is_file()]
+            parts += [hash_if_file(path) for path in paths if path is not None]
         return hash_text(*parts)
 
     def __iter__(self) -> Iterator[Entry]:
