@@ -53,7 +53,7 @@ def test_the_command_line_of_the_readme_runs_as_it_is_written(monkeypatch, tmp_p
     assert [command[1] for command in commands] == ["train", "evaluate", "predict"]
     for command in commands:
         app(command[1:], standalone_mode=False)
-    assert "24 of 24 files predicted" in capsys.readouterr().out
+    assert "24 of 24 structures predicted" in capsys.readouterr().out
     assert (tmp_path / "runs/first/parity.png").read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))

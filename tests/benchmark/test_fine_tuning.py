@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from torch_geometric_crystal.benchmark.callbacks import Callback
-from torch_geometric_crystal.benchmark.checkpoint import CheckpointError, export_model, load_model, read_checkpoint
+from torch_geometric_crystal.benchmark.checkpoint import (
+    CheckpointError,
+    export_model,
+    load_model,
+    read_checkpoint,
+    save_checkpoint,
+)
 from torch_geometric_crystal.benchmark.config import read_config
 from torch_geometric_crystal.benchmark.fine_tuning import from_checkpoint, take_weights
 from torch_geometric_crystal.benchmark.run import build_run_model, train_and_evaluate
@@ -137,3 +143,16 @@ def test_interrupted_run_continues_without_the_first_checkpoint(trained, other_p
     a, b = (read_checkpoint(tmp_path / name / "last.ckpt")["state_dict"] for name in ("whole", "parts"))
     assert equal(a, b, a) == list(a)
     assert read_config(tmp_path / "parts" / "config.yaml")["model_options"]["channels"] == 8
+
+
+@pytest.mark.parametrize(
+    ("names", "units", "same"), [(("target",), ("",), False), (("gap",), ("",), True), (("target",), ("eV",), True)]
+)
+def test_targets_without_names_and_units_are_not_taken_for_the_same(make_config, tmp_path, names, units, same):
+    cards = [build_run_model(make_config(), names, units) for _ in range(2)]
+    save_checkpoint(tmp_path / "a.ckpt", cards[0].card, cards[0].state_dict())
+    transfer = take_weights(cards[1], tmp_path / "a.ckpt", cards[1].card)
+    assert transfer.same_targets == same
+    assert ("normalization.mean" in transfer.new) != same
+    expected = "the head and the normalisation of the targets are kept" if same else "have no names"
+    assert expected in transfer.describe()

@@ -36,3 +36,13 @@ def test_parity_is_drawn_whatever_is_known(tmp_path, known):
 def test_label_carries_the_unit():
     assert label("gap", {"gap": "eV"}) == "gap (eV)"
     assert label("gap", {"gap": ""}) == "gap"
+
+
+def test_a_curve_without_known_errors_is_drawn_all_the_same(tmp_path):
+    nan = float("nan")
+    history = [
+        {"epoch": e, "train_loss": loss, "val_mae_a": nan, "val_mae_b": b}
+        for e, loss, b in ((1, 0.0, nan), (2, 0.0, 1.0))
+    ]
+    plot_learning_curve(history, tmp_path / "curve.png", ["a", "b"], ["", ""])
+    assert (tmp_path / "curve.png").stat().st_size > 1000

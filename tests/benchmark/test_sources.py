@@ -8,6 +8,7 @@ from torch_geometric_crystal.benchmark.sources import (
     random_split,
 )
 from torch_geometric_crystal.data import to_structure
+from torch_geometric_crystal.datasets import StructureWarning
 from torch_geometric_crystal.transforms import PeriodicRadiusGraph
 
 
@@ -83,3 +84,26 @@ def test_part_must_exist(parts, part, message):
     parts.parts["test"] = []
     with pytest.raises(ValueError, match=message):
         choose_part(parts, part)
+
+
+def test_crystals_without_a_value_are_left_out_before_the_split(folder, tmp_path):
+    header, *rows = (tmp_path / "id_prop.csv").read_text().splitlines()
+    cells = [row.split(",") for row in rows]
+    for index in (0, 4, 5):
+        cells[index][1:] = ["", ""]
+    (tmp_path / "id_prop.csv").write_text("\n".join([header, *map(",".join, cells)]))
+    with pytest.warns(StructureWarning, match="3 of 10 crystals have no value of any target: left out"):
+        parts = load_parts(folder, ("first", "second"), None)
+    assert {part: len(crystals) for part, crystals in parts.parts.items()} == {"train": 5, "val": 1, "test": 1}
+    assert not any(crystal.y.isnan().any() for crystal in choose_part(parts, "all"))
+
+
+def test_a_part_without_a_value_of_a_target_is_warned_of(folder, tmp_path):
+    header, *rows = (tmp_path / "id_prop.csv").read_text().splitlines()
+    (alone,) = load_parts(folder, ("first",), None).parts["val"]
+    cells = [row.split(",") for row in rows]
+    for row in cells:
+        row[2] = "" if row[0] == alone.structure_id else row[2]
+    (tmp_path / "id_prop.csv").write_text("\n".join([header, *map(",".join, cells)]))
+    with pytest.warns(StructureWarning, match="^no crystal of the val part has a value of 'second'$"):
+        load_parts(folder, ("first", "second"), None)

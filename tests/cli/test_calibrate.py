@@ -54,7 +54,7 @@ def calibrated(members, cif_folder, tmp_path_factory):
 def test_mean_and_spread_stand_in_the_table(run, members, cif_folder, tmp_path):
     result = run("predict", *flags(members), cif_folder, "-o", tmp_path / "p.csv", "--device", "cpu")
     assert result.code == 0, result.err
-    assert "12 of 12 files predicted by 3 models" in result.out
+    assert "12 of 12 structures predicted by 3 models" in result.out
     rows = rows_of(tmp_path / "p.csv")
     assert list(rows[0]) == ["id", "prediction", "spread", "truncation_bound", "error", "file"]
     each = []
@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_used_has_its_error_in_its_row(run, members, cif_f
     files = [cif_folder / "x01.cif", tmp_path / "bad.cif", cif_folder / "x00.cif"]
     result = run("predict", *flags(members), *files, "-o", tmp_path / "p.csv", "--device", "cpu")
     assert result.code == 0
-    assert "2 of 3 files predicted" in result.out
+    assert "2 of 3 structures predicted" in result.out
     assert "1 failed, see the column error" in result.err
     rows = rows_of(tmp_path / "p.csv")
     assert [row["id"] for row in rows] == ["x01", "bad", "x00"]
@@ -163,3 +163,8 @@ def test_members_of_other_units_are_named(run, members, cif_folder, tmp_path):
     assert result.code == 2
     assert "expected models of the same units" in result.err
     assert "other.ckpt has ('meV',)" in result.err
+
+
+def test_parts_with_crystals_of_the_training_are_warned_of(run, members, cif_folder, tmp_path):
+    result = run("calibrate", *flags(members), "-d", cif_folder, "--split", "all", "-o", tmp_path, "--device", "cpu")
+    assert f"members were trained on crystals of {cif_folder}, all part" in result.err

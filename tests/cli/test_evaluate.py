@@ -99,3 +99,12 @@ def test_a_part_of_other_crystals_than_those_of_the_training_is_refused(run, sma
     asked = ["--seed", 0, "--val-fraction", 0.1, "--test-fraction", 0.1]
     for other in (["--split", "all"], asked):
         assert run(*arguments, *other).code == 0
+
+
+@pytest.mark.parametrize(
+    "command", [["evaluate", "-d", "flla_2015"], ["embed", "-d", "flla_2015"], ["export", "m.pt2"]]
+)
+def test_a_second_checkpoint_is_refused_where_there_are_no_ensembles(run, small_run, command):
+    result = run(*command, "-c", small_run, "-c", small_run)
+    assert result.code == 2
+    assert "--checkpoint: expected one; tgcrystal predict and calibrate take several" in result.err

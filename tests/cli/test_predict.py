@@ -24,7 +24,7 @@ def mixed(cif_folder, tmp_path):
 def test_corrupt_file_gets_an_error_in_its_row_and_the_others_their_predictions(run, small_run, mixed, tmp_path):
     result = run("predict", "-c", small_run, mixed, "-o", tmp_path / "p.csv", "--device", "cpu")
     assert result.code == 0
-    assert "2 of 3 files predicted" in result.out
+    assert "2 of 3 structures predicted" in result.out
     assert result.err.startswith("warning: 1 failed, see the column error; the first, ")
     rows = rows_of(tmp_path / "p.csv")
     assert [row["id"] for row in rows] == ["a", "b", "c"]

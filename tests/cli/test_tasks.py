@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+# Of two crystals the class is not known.
+pytestmark = pytest.mark.filterwarnings("ignore:.* 2 of 1[12] crystals have no value of any target")
 SMALL_CGCNN = ["--model", "cgcnn", "--model-option", "channels=8", "--epochs", "2", "--batch-size", "6"]
 CPU = ["--device", "cpu"]
 
@@ -52,7 +54,8 @@ def test_classes_are_trained_evaluated_and_predicted(run, class_run, class_folde
     assert list(rows[0])[:4] == ["id", "prediction", "probability_oxide", "probability_salt"]
     assert (rows[-1]["prediction"], bool(rows[-1]["error"])) == ("", True)
     expected = {row["id"]: row for row in evaluated}
-    for row in rows[:-1]:
+    assert {row["id"] for row in rows[:-1]} - set(expected) == {"x03", "x07"}  # the unlabelled ones
+    for row in (row for row in rows[:-1] if row["id"] in expected):
         assert row["prediction"] == expected[row["id"]]["prediction"]
         assert float(row["probability_salt"]) == pytest.approx(float(expected[row["id"]]["probability_salt"]), rel=1e-3)
 
@@ -65,7 +68,7 @@ def test_labels_that_the_model_does_not_know_are_left_out(run, class_run, class_
     with pytest.warns(UserWarning, match=r"x00: target 'phase': 'sulfide' is none of the classes oxide, salt"):
         result = run("evaluate", "-c", class_run[0], "-d", folder, "--split", "all", "-o", tmp_path / "e", *CPU)
     assert result.code == 0, result.err
-    assert len(rows_of(tmp_path / "e" / "predictions.csv")) == 11
+    assert len(rows_of(tmp_path / "e" / "predictions.csv")) == 9
 
 
 @pytest.mark.filterwarnings("ignore::torch_geometric_crystal.datasets.StructureWarning")
@@ -129,7 +132,7 @@ def test_targets_of_atoms_are_trained_and_predicted(run, cif_folder, tmp_path):
     rows = rows_of(tmp_path / "r" / "predictions.csv")
     assert list(rows[0]) == ["id", "atom", "element", "target", "prediction"]
     result = run("predict", "-c", tmp_path / "r", cif_folder / "x00.cif", "-o", tmp_path / "p.csv", *CPU)
-    assert "1 of 1 files predicted" in result.out
+    assert "1 of 1 structures predicted" in result.out
     assert [row["atom"] for row in rows_of(tmp_path / "p.csv")] == ["0", "1"]
 
 
@@ -139,7 +142,7 @@ def test_weights_of_another_run_are_tuned(run, small_run, class_folder, tmp_path
     assert result.code == 0, result.err
     shown = " ".join(result.out.split())
     assert f"tensors taken from {small_run}, new: out.weight, out.bias" in shown
-    assert "its targets are others, so the head and their normalisation are new" in shown
+    assert "its targets are others, or have no names, so the head and their normalisation are new" in shown
     assert "frozen: 2 of" in shown
     result = run("train", "--resume", "-o", tmp_path / "r", "--epochs", "2")
     assert result.code == 0, result.err

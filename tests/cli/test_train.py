@@ -1,11 +1,13 @@
 import json
 import os
+import shutil
 import signal
 
 import pytest
 
 from torch_geometric_crystal.benchmark import callbacks, training
 from torch_geometric_crystal.benchmark.config import read_config
+from torch_geometric_crystal.benchmark.sources import load_parts
 
 
 def train(run, cif_folder, output, *flags):
@@ -151,3 +153,30 @@ def test_a_graph_option_that_does_not_fit_is_named(run, cif_folder, tmp_path, se
     result = run("train", "--data", cif_folder, "--epochs", "1", "--output", tmp_path, "--graph-option", setting)
     assert result.code != 0
     assert setting.partition("=")[0] in result.err
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(run, tmp_path):
+    result = run("train", "--resume", "--output", tmp_path / "none")
+    assert result.code == 2
+    assert f"--output: {tmp_path / 'none'} holds no run to continue; leave out --resume to start one" in result.err
+
+
+@pytest.mark.filterwarnings("ignore:no crystal of the (val|test) part has a value of 'rare'")
+def test_a_target_that_the_validation_lacks_does_not_end_the_run(run, cif_folder, small_flags, tmp_path):
+    folder = shutil.copytree(cif_folder, tmp_path / "cifs")
+    rows = [line.split(",") for line in (folder / "id_prop.csv").read_text().splitlines()]
+    names = run_split(folder)["train"][:2]
+    lines = [f"{name},{y},{'1.5' if name == names[0] else '2.5' if name == names[1] else ''}" for name, y in rows]
+    (folder / "id_prop.csv").write_text("\n".join(["id,usual,rare", *lines]))
+    flags = ["-t", "usual", "-t", "rare", "-o", tmp_path / "r", "-m", "cgcnn"]
+    result = run("train", "-d", folder, *flags, *small_flags)
+    assert result.code == 0, result.err
+    assert "val MAE usual" in result.out
+    metrics = json.loads((tmp_path / "r/metrics.json").read_text())
+    assert metrics["validation"]["best" if "best" in metrics["validation"] else "last"]
+    assert (tmp_path / "r/learning_curve.png").is_file()
+
+
+def run_split(folder):
+    parts = load_parts(str(folder), (), None)
+    return {part: [crystal.structure_id for crystal in crystals] for part, crystals in parts.parts.items()}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pymatgen.core import Lattice, Structure
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 from torch_geometric_crystal.checks import InvalidStructureError
 from torch_geometric_crystal.data import (
@@ -13,6 +13,8 @@ from torch_geometric_crystal.data import (
     validate_crystal,
     validate_structure,
 )
+from torch_geometric_crystal.testing import small_crystals
+from torch_geometric_crystal.transforms import PeriodicRadiusGraph
 
 CUBE = np.eye(3) * 4
 PERIODIC = (True, True, True)
@@ -40,7 +42,7 @@ def test_a_good_crystal_passes():
         ({"pos": [[0, 0, 0]]}, "pos is a list"),
         ({"cell": torch.full((1, 3, 3), float("inf"))}, r"cell\[0, 0, 0\] is inf"),
         ({"cell": torch.eye(3)}, r"cell has shape \(3, 3\).*cell.view\(1, 3, 3\)"),
-        ({"cell": torch.eye(3).repeat(2, 1, 1)}, r"cell has shape \(2, 3, 3\)"),
+        ({"cell": torch.eye(3).repeat(2, 1, 1)}, "it has 2 cells"),
         ({"cell": torch.zeros(1, 3, 3)}, "zero volume"),
         ({"cell": torch.tensor([[[1.0, 2, 3], [4, 5, 6], [7, 8, 9]]])}, "zero volume"),
         ({"cell": torch.tensor([[[0.1, 0.7, 0.3], [0.9, 0.2, 0.6], [1.0, 0.9, 0.9]]])}, "zero volume"),
@@ -168,3 +170,11 @@ def test_a_large_cell_is_checked_for_overlaps_in_little_time_and_memory():
     data = make_crystal([1] * 200, pos, 150.0 * np.eye(3), PERIODIC, structure_id="large")
     with pytest.warns(OverlappingAtomsWarning, match="atoms (3 and 77|77 and 3) are 0.05"):
         validate_crystal(data)
+
+
+def test_a_batch_is_told_from_a_crystal():
+    batch = Batch.from_data_list(small_crystals()[:2])
+    with pytest.raises(
+        InvalidStructureError, match=r"it has 2 cells, as a batch of crystals\. Apply transforms to each"
+    ):
+        PeriodicRadiusGraph(3.0)(batch)

@@ -52,8 +52,23 @@ def test_no_paths_give_no_results():
 
 def test_a_missing_package_is_an_error_of_the_file_that_needs_it(tmp_path, folder, monkeypatch):
     (tmp_path / "a.xyz").write_text('1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3\nH 0 0 0\n')
-    monkeypatch.delitem(sys.modules, "ase", raising=False)
+    monkeypatch.setitem(sys.modules, "ase", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     results = read_structures([tmp_path / "a.xyz", folder / "b.cif"])
     assert "pip install 'torch_geometric_crystal[ase]'" in results[0].error
     assert results[1].error is None
+
+
+def test_a_file_of_many_structures_gives_each_its_result(tmp_path, folder, crystals):
+    ase_io = pytest.importorskip("ase.io")
+    frames = [crystal.to_ase_atoms() for crystal in crystals[:2]]
+    ase_io.write(tmp_path / "frames.extxyz", frames)
+    rows = [f"s{k},{name}" for k, name in enumerate(("b.cif", "absent.cif"))]
+    (folder / "table.csv").write_text("\n".join(["id,structure", *rows]))
+    (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
+    results = read_structures([tmp_path / "frames.extxyz", folder / "table.csv", tmp_path / "odd.csv"])
+    assert [r.structure_id for r in results[2:4]] == ["s0", "s1"]
+    assert [r.data is not None for r in results] == [True, True, True, False, False]
+    assert [r.data.num_nodes for r in results[:3]] == [len(crystals[0]), len(crystals[1]), len(crystals[0])]
+    assert [r.path.name for r in results] == ["frames.extxyz"] * 2 + ["table.csv"] * 2 + ["odd.csv"]
+    assert "none of its columns ('a', 'b') holds structures" in results[4].error

@@ -6,6 +6,7 @@ import tempfile
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pymatgen.core import Lattice, Structure
@@ -56,6 +57,7 @@ def test_several_targets_with_gaps_are_learned_and_predicted_in_their_shape(regr
     assert regressor().fit(structures, values[:, None]).predict(structures[:5]).shape == (5, 1)
 
 
+@pytest.mark.usefixtures("fitted")  # PyG has written its templates
 def test_nothing_is_left_behind(regressor, crystals, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     structures, values = crystals(12)
@@ -126,7 +128,7 @@ def test_a_saved_estimator_is_no_run_to_resume(fitted, crystals, tmp_path):
     for graph, value in zip(graphs, values, strict=True):
         graph.y = torch.tensor([[value]], dtype=torch.float32)
     with pytest.raises(CheckpointError, match="has no training state"):
-        fit(fitted.model_, graphs, [], estimator._config(), fitted.model_.card, tmp_path, resume=True)
+        fit(copy.deepcopy(fitted.model_), graphs, [], estimator._config(), fitted.model_.card, tmp_path, resume=True)
 
 
 def test_unfitted_is_not_saved(regressor, tmp_path):
@@ -228,3 +230,11 @@ def test_graphs_are_made_as_the_settings_say(regressor, crystals):
     assert float(cutoffs[0]) < float(cutoffs[1])
     estimator = regressor(epochs=1, neighborhood={"cutoff": 2.0}).fit(structures, values)
     assert estimator.model_.card.neighborhood["cutoff"] == 2.0
+
+
+def test_a_data_frame_stands_for_its_column_of_structures(regressor, crystals, fitted):
+    structures, values = crystals(24)
+    frame = pd.DataFrame({"formula": ["?"] * 24, "structure": structures})
+    np.testing.assert_array_equal(regressor().fit(frame, values).predict(frame), fitted.predict(structures))
+    with pytest.raises(ValueError, match=r"X, a DataFrame: none of its columns \('formula'\) holds structures"):
+        fitted.predict(frame[["formula"]])

@@ -65,6 +65,13 @@ def run_calibration(
     return metrics
 
 
+def was_trained_on(ensemble: Ensemble, data: str, part: str) -> bool:
+    """Whether members were trained on crystals of a part, by the name of the data."""
+    cards: list[Any] = [model.card for model in ensemble.members]
+    names = {training["data"] for card in cards for training in card.trainings}
+    return part in ("train", "all") and Path(data).name in names
+
+
 def _write_rows(path: Path, ids: list[str], names: tuple[str, ...], *columns: NDArray[np.float64]) -> None:
     targets, predictions = column_names(names)
     headings = [

@@ -21,11 +21,11 @@ from torch_geometric_crystal.benchmark.sources import choose_part, load_parts, r
 from torch_geometric_crystal.benchmark.structures import (
     StructurePredictions,
     check_settings,
-    check_structures,
     graphs_of,
     predict_stream,
 )
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument
+from torch_geometric_crystal.datasets.check_structures import check_structures
 
 MATCHING = ("target_names", "units", "task", "level", "classes")
 """What the cards of all members must have in common."""

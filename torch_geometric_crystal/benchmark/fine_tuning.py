@@ -1,6 +1,7 @@
 """Weights of another run to start from."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from torch_geometric_crystal.checks import check_argument
 HEAD = ("head.", "out.")
 """How the names of parameters begin that come after a model's embedding: they are new where the targets differ."""
 _OWN_OPTIONS = ("num_targets", "level")  # set by the targets, not by the checkpoint
+_ANONYMOUS = re.compile(r"target(_\d+)?")
+"""Names of targets that have none in their files."""
 _SHOWN = 6  # names in a message
 
 
@@ -39,7 +42,8 @@ class Transfer:
 
     def describe(self) -> str:
         """One line for a person."""
-        why = "" if self.same_targets else "; its targets are others, so the head and their normalisation are new"
+        why = "; its targets are others, or have no names, so the head and their normalisation are new"
+        why = "; the head and the normalisation of the targets are kept" if self.same_targets else why
         new = ", ".join(self.new[:_SHOWN]) + (f" and {len(self.new) - _SHOWN} more" if len(self.new) > _SHOWN else "")
         return f"{len(self.taken)} tensors taken from {self.checkpoint}, new: {new or 'none'}{why}"
 
@@ -76,7 +80,8 @@ def take_weights(model: nn.Module, path: str | Path, card: ModelCard) -> Transfe
     """Give a model the weights of a checkpoint, the averaged ones where there are any.
 
     Tensors are taken by name and shape. The head (``HEAD``) and the normalisation of the targets stay new unless
-    task, level, names and classes of the targets are the same, and their units where both are known.
+    task, level, names and classes of the targets are the same, and their units where both are known; names that files
+    without a header give (``target``), without a unit, say nothing.
 
     Args:
         model: as it was drawn.
@@ -103,6 +108,10 @@ def take_weights(model: nn.Module, path: str | Path, card: ModelCard) -> Transfe
 
 
 def _same_targets(first: ModelCard, second: ModelCard) -> bool:
+    named = any((*first.units, *first.classes)) or not all(map(_ANONYMOUS.fullmatch, first.target_names))
+    if first.target_names and not named:
+        return False  # "target" may be anything
+
     def key(card: ModelCard) -> tuple[Any, ...]:
         return card.task, card.level, card.target_names, card.classes
 

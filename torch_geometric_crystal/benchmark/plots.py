@@ -1,5 +1,6 @@
 """Learning curves and parity plots, drawn without a display and without global state."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,12 @@ def tidy(axes: Any) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _log_scale(axes: Any) -> None:
-    """Logarithmic values, with ticks at 1, 2 and 5 written out."""
+def _log_scale(axes: Any, values: Sequence[float]) -> None:
+    """Logarithmic values where any can be shown so, with ticks at 1, 2 and 5 written out."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
+    if not any(0.0 < value < math.inf for value in values):
+        return
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter("{x:g}")
@@ -82,23 +85,24 @@ def plot_learning_curve(
     figure = new_figure(4.6 * (1 + len(shown)), 3.6)
     panels = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
     epochs = [row["epoch"] for row in history]
-    panels[0].plot(epochs, [row["train_loss"] for row in history], color=BLUE, linewidth=1.5)
+    losses = [row["train_loss"] for row in history]
+    panels[0].plot(epochs, losses, color=BLUE, linewidth=1.5)
     panels[0].set(xlabel="epoch", ylabel="training loss (standardised)" if error == "mae" else "training loss")
-    _log_scale(panels[0])
+    _log_scale(panels[0], losses)
     for axes, name in zip(panels[1:], shown, strict=True):
         errors = [row[f"val_{error}_{name}"] for row in history]
-        best = min(range(len(errors)), key=lambda i: errors[i])
+        known = [(value, epoch) for value, epoch in zip(errors, epochs, strict=True) if not math.isnan(value)]
+        best, at = min(known, default=(math.nan, math.nan))
         axes.plot(epochs, errors, color=BLUE, linewidth=1.5)
-        axes.plot(
-            epochs[best], errors[best], "o", color=ORANGE, label=f"best {errors[best]:.4g} (epoch {epochs[best]:g})"
-        )
+        found = f"best {best:.4g} (epoch {at:g})" if known else "no known value"
+        axes.plot(at, best, "o", color=ORANGE, label=found)
         if averaged and name in averaged:
             axes.axhline(averaged[name], color=GREY, linestyle="--", label=f"averaged weights {averaged[name]:.4g}")
         axes.set(
             xlabel="epoch",
             ylabel=f"validation {METRICS[error]}\n{label(name, dict(zip(target_names, units, strict=True)))}",
         )
-        _log_scale(axes)
+        _log_scale(axes, errors)
         axes.legend(frameon=False)
     for axes in panels:
         tidy(axes)

@@ -168,6 +168,7 @@ def train_and_evaluate(
     metrics |= _evaluate_all(models, config, crystals, card, output)
     averaged = metrics["validation"].get("averaged", {}).get("targets", {})
     error = make_objective(card).error
+    write_json(output / "metrics.json", metrics)
     if result.progress.history:
         plot_learning_curve(
             result.progress.history,
@@ -178,7 +179,6 @@ def train_and_evaluate(
             {name: errors[error] for name, errors in averaged.items()},
             error,
         )
-    write_json(output / "metrics.json", metrics)
     return RunResult(result, models[metrics["reported_weights"]], metrics, output)
 
 

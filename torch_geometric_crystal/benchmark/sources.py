@@ -2,16 +2,19 @@
 
 import contextlib
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.checks import check_argument, check_choice
+from torch_geometric_crystal.datasets.processing import StructureWarning
 
 PARTS = ("train", "val", "test")
 DEFAULT_SPLIT = {"seed": 0, "val_fraction": 0.1, "test_fraction": 0.1}
@@ -137,7 +140,8 @@ def _naming_bundled_sets(data: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         known = ", ".join(bundled_datasets())
-        raise FileNotFoundError(f"data: {data!r} is neither a path nor one of {known}") from error
+        where = "" if Path(data).is_absolute() else f" (relative paths begin at {Path.cwd()})"
+        raise FileNotFoundError(f"data: {data!r} is neither a path nor one of {known}{where}") from error
 
 
 def load_parts(
@@ -173,14 +177,19 @@ def load_parts(
     dataset = open_dataset(data, targets, transform, progress, level, classes)
     names = tuple(dataset.target_names)
     check_argument(len(names) > 0, "data", "crystals with at least one target to train on or compare with", data)
-    _check_known(dataset, names)
+    known = _known_values(dataset)
+    _check_known(dataset, names, known)
     units = dict(getattr(dataset, "units", {}))
     split: dict[str, Any] = dataset.split() if hasattr(dataset, "split") else {}
     drawn: dict[str, Any] = {}
     if set(split) != set(PARTS):
         drawn = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction}
-        split = random_split(len(dataset), val_fraction, test_fraction, seed)
-        drawn["structures"] = hashlib.sha256("\n".join(dataset.structure_ids).encode()).hexdigest()
+        labelled = _labelled(data, known)
+        cut = random_split(len(labelled), val_fraction, test_fraction, seed)
+        split = {part: labelled[indices].tolist() for part, indices in cut.items()}
+        ids = "\n".join(dataset.structure_ids[index] for index in labelled)
+        drawn["structures"] = hashlib.sha256(ids.encode()).hexdigest()
+    _warn_of_absent(names, known, split)
     if isinstance(dataset, OnDiskCrystals):
         on_disk: dict[str, Any] = {part: dataset.index_select(split[part]) for part in PARTS}
         return CrystalParts(on_disk, names, ("",) * len(names), split=drawn)
@@ -188,15 +197,38 @@ def load_parts(
     return CrystalParts(parts, names, tuple(units.get(name, "") for name in names), dataset.classes, drawn)
 
 
-def _check_known(dataset: Any, names: Sequence[str]) -> None:
-    """Refuse targets without a single value, and say what was wrong with those that were left out."""
-    known = np.zeros(len(names), dtype=bool)
+def _known_values(dataset: Any) -> NDArray[np.bool_]:
+    """Which targets of each crystal have a value, (n, T)."""
     labels = dataset.with_fields("y") if hasattr(dataset, "with_fields") else dataset
-    for index in range(len(labels)):
-        known |= (~labels[index].y.isnan()).any(dim=0).numpy()
-        if known.all():
-            return
-    absent = ", ".join(repr(name) for name, found in zip(names, known, strict=True) if not found)
+    rows = [(~labels[index].y.isnan()).any(dim=0).numpy() for index in range(len(labels))]
+    return np.stack(rows) if rows else np.zeros((0, len(dataset.target_names)), dtype=bool)
+
+
+def _labelled(data: str, known: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Positions of the crystals with a value of any target; the others are not split."""
+    labelled = np.flatnonzero(known.any(axis=1))
+    if len(labelled) < len(known):
+        text = f"{data}: {len(known) - len(labelled)} of {len(known)} crystals have no value of any target: left out"
+        warnings.warn(text, StructureWarning, stacklevel=3)
+    return labelled
+
+
+def _warn_of_absent(names: Sequence[str], known: NDArray[np.bool_], split: Mapping[str, Sequence[int]]) -> None:
+    """Warn of targets of which a part has no value."""
+    for part in PARTS:
+        if len(split[part]) > 0:
+            found: Any = known[np.asarray(split[part])].any(axis=0).tolist()
+            absent = ", ".join(repr(name) for name, has_value in zip(names, found, strict=True) if not has_value)
+            if absent:
+                warnings.warn(f"no crystal of the {part} part has a value of {absent}", StructureWarning, stacklevel=3)
+
+
+def _check_known(dataset: Any, names: Sequence[str], known: NDArray[np.bool_]) -> None:
+    """Refuse targets without a single value, and say what was wrong with those that were left out."""
+    found: Any = known.any(axis=0).tolist()
+    absent = ", ".join(repr(name) for name, has_value in zip(names, found, strict=True) if not has_value)
+    if not absent:
+        return
     left_out = f"; left out was {': '.join(dataset.errors[0])}" if dataset.errors else ""
     raise ValueError(f"target: no crystal has a value of {absent}{left_out}")
 

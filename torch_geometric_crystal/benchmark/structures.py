@@ -22,13 +22,13 @@ from torch_geometric_crystal.benchmark.prediction import (
     predict,
 )
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument, check_choice
+from torch_geometric_crystal.datasets.check_structures import check_structures
 from torch_geometric_crystal.datasets.processing import Recipe, StructureWarning, outcomes
 from torch_geometric_crystal.datasets.readers.structure_list import StructureListSource
 from torch_geometric_crystal.datasets.source import Entry, faulty_entry
 
 ON_ERROR = ("raise", "nan")
 _SHOWN = 3  # notes in a warning
-_ONE_STRUCTURE = ("Structure", "IStructure", "Molecule", "IMolecule", "Atoms", "Data")
 
 
 @dataclass(frozen=True)
@@ -153,22 +153,6 @@ def predict_stream(
             if good:
                 rows.parts.append((list(good), predict(model, list(good.values()), *settings)))
     return [rows.result(settings[3]) for rows in collected]
-
-
-def check_structures(structures: Sequence[Any], name: str = "structures") -> list[Any]:
-    """Return the structures as a list, unless there are none or one came where a list is expected.
-
-    Raises:
-        TypeError: for a single structure, or what is no list of structures.
-        ValueError: for an empty list.
-    """
-    kind = type(structures).__name__
-    if isinstance(structures, (str, bytes)) or kind in _ONE_STRUCTURE or not hasattr(structures, "__iter__"):
-        remedy = f"; give [{name}] for one" if kind in _ONE_STRUCTURE else ""
-        raise TypeError(f"{name}: expected a list of pymatgen structures or ASE atoms, received {kind}{remedy}")
-    structures = list(structures)
-    check_argument(len(structures) > 0, name, "at least one structure", "none")
-    return structures
 
 
 def graphs_of(

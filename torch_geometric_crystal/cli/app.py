@@ -1,6 +1,7 @@
 """The application: its commands, and errors as one clean line."""
 
 import sys
+import warnings
 
 import typer
 
@@ -57,6 +58,8 @@ def main() -> None:
     """Run the command line: exit code 2 for what the user can mend, 1 for a fault of the library."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    if not debug:
+        warnings.formatwarning = _format_warning
     try:
         app(args=arguments, prog_name="tgcrystal")
     except (ValueError, TypeError, OSError, ImportError, ArithmeticError) as error:
@@ -69,6 +72,12 @@ def main() -> None:
             raise
         _show(error, f"{type(error).__name__}: ")
         sys.exit(1)
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def _show(error: Exception, prefix: str = "") -> None:

@@ -55,7 +55,7 @@ def calibrate(
     test_fraction: TestShare = None,
 ) -> None:
     """Calibrate the spread of an ensemble of checkpoints."""
-    from torch_geometric_crystal.benchmark.calibrate_run import run_calibration
+    from torch_geometric_crystal.benchmark.calibrate_run import run_calibration, was_trained_on
     from torch_geometric_crystal.benchmark.ensemble import Ensemble
     from torch_geometric_crystal.benchmark.sources import bundled_datasets
 
@@ -64,6 +64,9 @@ def calibrate(
     known = all(model.card.split for model in ensemble.members) and set(given.values()) == {None}
     if split != "all" and data not in bundled_datasets() and not known:
         warn(f"the {split} part of {data} is not drawn as in training: no member may have been trained on it")
+    for part in dict.fromkeys((split, check_split or "test")):
+        if was_trained_on(ensemble, data, part):
+            warn(f"members were trained on crystals of {data}, {part} part: expect larger errors on others")
     check_split = check_split or (split if split in ("all", "test") else "test")
     settings: dict[str, Any] = given | {
         "batch_size": batch_size,

@@ -136,11 +136,11 @@ class TrainingBar:
 
     def _state(self, row: Mapping[str, float]) -> str:
         parts = [f"loss {row['train_loss']:.4f}"]
-        for key, value in row.items():
-            for prefix, name in SHOWN_ERRORS.items():
-                if key.startswith(prefix):
-                    unit = self.units.get(key.removeprefix(prefix), "")
-                    parts.append(f"val {name} {value:.4g} {unit}".rstrip())
+        for prefix, name in SHOWN_ERRORS.items():
+            errors = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
+            for target, value in errors.items():
+                of = f" {target}" if len(errors) > 1 else ""
+                parts.append(f"val {name}{of} {value:.4g} {self.units.get(target, '')}".rstrip())
         return ", ".join(parts)
 
 
@@ -157,7 +157,7 @@ def error_table(title: str, errors: Mapping[str, Mapping[str, Mapping[str, Any]]
     columns = COLUMNS["regression" if all("mae" in values for _, _, values in rows) else "classification"]
     table = Table(title=title, title_justify="left")
     for column in ("", "target", *columns, f"{level}s"):
-        table.add_column(column, justify="left" if column in ("", "target") else "right")
+        table.add_column(column, justify="left" if column in ("", "target") else "right", overflow="fold")
     for name, target, values in rows:
         cells = [format(values[key], shape) for key, shape in columns.values()]
         cells[0] = f"{cells[0]} {values.get('unit', '')}".rstrip()

@@ -6,7 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from torch_geometric_crystal.cli.display import console, show_files, warn
-from torch_geometric_crystal.cli.options import DATA_HELP, BatchBy, BatchSize, Checkpoint, Device, Weights, help_text
+from torch_geometric_crystal.cli.options import (
+    DATA_HELP,
+    BatchBy,
+    BatchSize,
+    Checkpoint,
+    Device,
+    Weights,
+    help_text,
+    one_checkpoint,
+)
 
 HELP = """Write a trained model's pooled features of crystals as .npz or .parquet.
 
@@ -39,7 +48,7 @@ def embed(
     from torch_geometric_crystal.checks import check_argument
 
     check_embedding_path(output)
-    model = load_model(checkpoint, weights)
+    model = load_model(one_checkpoint(checkpoint), weights)
     card: Any = model.card
     check_argument(card.level == "crystal", "--checkpoint", "a model of crystals, with pooled features", card.level)
     dataset = open_unlabelled(data, model)

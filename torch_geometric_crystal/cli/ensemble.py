@@ -44,7 +44,7 @@ def predict_ensemble(
     }
     write_json(json_path, content)
     failed = [row for row in table if row["error"]]
-    console().print(f"{len(table) - len(failed)} of {len(table)} files predicted by {len(checkpoints)} models")
+    console().print(f"{len(table) - len(failed)} of {len(table)} structures predicted by {len(checkpoints)} models")
     bounds = predictions.truncation_bound.tolist()
     warn_of_files([(row["file"], row["error"]) for row in failed], bounds, ensemble.tolerance())
     show_files(csv_path.parent, [csv_path.name, json_path.name])

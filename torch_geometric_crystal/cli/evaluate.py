@@ -18,6 +18,7 @@ from torch_geometric_crystal.cli.options import (
     ValShare,
     Weights,
     help_text,
+    one_checkpoint,
 )
 
 HELP = """Compute a trained model's errors on crystals with known targets.
@@ -61,7 +62,8 @@ def evaluate(
         split_of_training,
     )
 
-    model = load_model(checkpoint, weights)
+    path = one_checkpoint(checkpoint)
+    model = load_model(path, weights)
     card: Any = model.card
     transform = model.neighborhood(**card.neighborhood)  # type: ignore[operator]
     classes = card.classes if card.task == "classification" else None
@@ -72,7 +74,7 @@ def evaluate(
     crystals = choose_part(parts, split)
     refuse_unknown_elements(model, crystals)
     metrics, predictions = compute(model, crystals, batch_size, batch_by, device, devices)
-    write_json(output / "metrics.json", {"checkpoint": str(checkpoint), "data": data, "split": split} | metrics)
+    write_json(output / "metrics.json", {"checkpoint": str(path), "data": data, "split": split} | metrics)
     files = write_evaluation(predictions, card, output, f"{card.model} on {data}, {split} part")
     console().print(error_table(f"{data}, {split} part", {str(card.model): metrics["targets"]}, card.level))
     if "truncation" in metrics:

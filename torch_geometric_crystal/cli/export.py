@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from torch_geometric_crystal.cli.display import show_files
-from torch_geometric_crystal.cli.options import Checkpoint, Weights, help_text
+from torch_geometric_crystal.cli.options import Checkpoint, Weights, help_text, one_checkpoint
 
 HELP = """Write a checkpoint's weights as safetensors, with the model's settings as JSON beside them; or, under a name
 that ends in .pt2, a Crystalformer as a program of torch.export, which runs without the model's code.
@@ -28,7 +28,7 @@ def export(
     from torch_geometric_crystal.benchmark.checkpoint import export_model, load_model
     from torch_geometric_crystal.benchmark.program import export_program
 
-    model = load_model(checkpoint, weights)
+    model = load_model(one_checkpoint(checkpoint), weights)
     if output.suffix == ".pt2":
         export_program(model, output)
     else:

@@ -12,7 +12,7 @@ import typer
 from torch_geometric_crystal.benchmark.recipe import PRESETS, Recipe, Setting, describe_settings
 
 Checkpoint = Annotated[
-    Path, typer.Option("--checkpoint", "-c", help="A .ckpt or .safetensors file, or a run's folder.")
+    list[Path], typer.Option("--checkpoint", "-c", help="A .ckpt or .safetensors file, or a run's folder.")
 ]
 Checkpoints = Annotated[
     list[Path],
@@ -39,6 +39,17 @@ DATA_HELP = (
 )
 
 
+def one_checkpoint(checkpoints: Sequence[Path]) -> Path:
+    """The checkpoint of a command that takes one.
+
+    Raises:
+        ValueError: if several were given.
+    """
+    if len(checkpoints) > 1:
+        raise ValueError("--checkpoint: expected one; tgcrystal predict and calibrate take several, as an ensemble")
+    return checkpoints[0]
+
+
 def with_recipe_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one flag per setting of :class:`Recipe`; those that were given arrive as the dict ``recipe``."""
     settings = describe_settings(Recipe)
@@ -51,7 +62,12 @@ def with_recipe_flags(command: Callable[..., None]) -> Callable[..., None]:
             default=None,
             annotation=Annotated[
                 setting.type | None,
-                typer.Option(help=_help(setting), rich_help_panel="Recipe", show_default=False),
+                typer.Option(
+                    help=_help(setting),
+                    rich_help_panel="Recipe",
+                    show_default=False,
+                    metavar="2 <float>" if setting.name == "betas" else None,  # the whole type would cut long names
+                ),
             ],
         )
         for setting in settings
@@ -79,7 +95,7 @@ def _help(setting: Setting) -> str:
     defaults = {preset: values.get(setting.name, setting.default) for preset, values in PRESETS.items()}
     shown = str(setting.default)
     if len({str(value) for value in defaults.values()}) > 1:
-        shown = ", ".join(f"{preset} {value}" for preset, value in defaults.items() if preset != "common")
+        shown = ", ".join(f"{preset} {defaults[preset]}" for preset in ("crystalformer", "cgcnn", "alignn"))
     return f"{setting.help}. [dim](default: {shown})[/dim]"
 
 

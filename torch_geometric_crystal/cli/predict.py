@@ -10,10 +10,11 @@ from torch_geometric_crystal.cli.ensemble import predict_ensemble
 from torch_geometric_crystal.cli.options import BatchBy, BatchSize, Checkpoints, Device, Devices, Weights, help_text
 from torch_geometric_crystal.cli.table_files import table_files
 
-HELP = """Predict the properties of crystals in CIF, POSCAR, xyz or JSON files, or folders of them.
+HELP = """Predict the properties of crystals in CIF, POSCAR, xyz or JSON files, folders of them, and files of many
+crystals (ASE database, table, extended XYZ, JSON records, compact store).
 
-Writes a CSV and a JSON file with one row per file, in the order given: id, prediction, the certified bound on the share
-of any softmax row that was cut off, and, for a file that could not be used, the error. Such files do not stop the
+Writes a CSV and a JSON file with one row per structure, in the order given: id, prediction, the certified bound on the
+share of any softmax row that was cut off, and, for one that could not be used, the error. Such crystals do not stop the
 others: the exit code is 0, with a warning. A classification gives the most probable class and the probability of each;
 a model of atoms gives a row for each atom, with its number from 0 and its element.
 
@@ -73,7 +74,7 @@ def predict(
     write_json(json_path, {"checkpoint": str(checkpoint), "units": units, "predictions": table})
     failed = [row for row in rows if row.error]
     total = sum(not row.atom for row in rows)
-    console().print(f"{total - len(failed)} of {total} files predicted")
+    console().print(f"{total - len(failed)} of {total} structures predicted")
     bounds = [row.truncation_bound for row in rows if not row.atom]
     warn_of_files([(row.path, row.error) for row in failed], bounds, tolerance_of(model))
     show_files(csv_path.parent, [csv_path.name, json_path.name])

@@ -153,6 +153,8 @@ def _read_settings(config: Path | None, output: Path | None, resume: bool) -> di
         if output is None:
             raise ValueError("--resume: give the run's folder with --output")
         config = output / "config.yaml"
+        if not config.is_file():
+            raise ValueError(f"--output: {output} holds no run to continue; leave out --resume to start one")
     return {} if config is None else read_config(config)
 
 

@@ -75,6 +75,9 @@ def validate_crystal(data: Data, structure_id: str | None = None, check_overlap:
     pbc = _field(data, "pbc", name) if data.get("pbc") is not None else np.ones((1, 3), dtype=bool)
     _check_numbers(z, name)
     _check_array(pos, "pos", (len(z), 3), "one row per entry of z", name)
+    if cell.ndim == 3 and len(cell) > 1:
+        fault = f"it has {len(cell)} cells, as a batch of crystals"
+        raise InvalidStructureError(name, fault, "Apply transforms to each crystal, then batch them")
     _check_array(cell, "cell", (1, 3, 3), "use data.cell.view(1, 3, 3) with lattice vectors as rows", name)
     if pbc.shape != (1, 3) or pbc.dtype != np.bool_:
         raise InvalidStructureError(

@@ -1,11 +1,11 @@
 """Which reader a path is for."""
 
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch_geometric_crystal.datasets.check_structures import check_structures, is_data_frame
 from torch_geometric_crystal.datasets.compact_store import CompactStore
 from torch_geometric_crystal.datasets.graph_store import is_graph_store
 from torch_geometric_crystal.datasets.readers.ase_file import AseDatabaseSource, ExtendedXyzSource
@@ -58,14 +58,15 @@ def open_source(source: Any, target: str | Sequence[str] | None = None) -> Sourc
 
     Raises:
         FileNotFoundError: if the path is not there.
+        TypeError: for a single structure; give a list of one.
         ValueError: if the kind is not supported, or cannot have the target.
     """
     if isinstance(source, Source):
         return source
-    if _is_data_frame(source):
+    if is_data_frame(source):
         return DataFrameSource(source, target)
     if not isinstance(source, str | Path):
-        return StructureListSource(source, target_names=target)
+        return StructureListSource(check_structures(source, "source"), target_names=target)
     path = Path(source).expanduser()
     if is_graph_store(path):
         raise ValueError(f"{path} is a graph store, whose crystals have their graphs: open it with OnDiskCrystals")
@@ -94,10 +95,6 @@ def open_source(source: Any, target: str | Sequence[str] | None = None) -> Sourc
         f"{path}: unknown kind of file. Supported: Matbench or JARVIS JSON, a folder of CIF/POSCAR/xyz, CSV, .npz, ASE "
         ".db, extended XYZ, CIF, POSCAR (pickles are never read: write the structures as JSON or CIF)"
     )
-
-
-def _is_data_frame(source: Any) -> bool:
-    return "pandas" in sys.modules and isinstance(source, sys.modules["pandas"].DataFrame)
 
 
 def _open_json(path: Path, target: str | Sequence[str] | None) -> Source:

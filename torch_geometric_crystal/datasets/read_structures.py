@@ -12,13 +12,19 @@ import torch
 from torch_geometric.data import Data
 
 from torch_geometric_crystal.checks import InvalidStructureError, MissingDependencyError
+from torch_geometric_crystal.datasets.labels import UnlabelledSource
+from torch_geometric_crystal.datasets.open_source import open_source
 from torch_geometric_crystal.datasets.processing import Recipe, StructureWarning, outcomes
 from torch_geometric_crystal.datasets.readers.structure_file import crystal_from_file, is_structure_file, structure_stem
+from torch_geometric_crystal.datasets.readers.structure_files import StructureFilesSource
 from torch_geometric_crystal.datasets.source import Entry, faulty_entry
+
+_SETS = (".csv", ".db", ".npz")
+_SETS_OR_ONE = (".json", ".json.gz", ".zip", ".xyz", ".extxyz")
 
 
 class FileResult(NamedTuple):
-    """What came of one file: `data`, or `error` in words."""
+    """What came of one file, or of one structure in it: `data`, or `error` in words."""
 
     structure_id: str
     path: Path
@@ -33,19 +39,20 @@ def read_structures(
     num_workers: int | None = 0,
     progress: bool = False,
 ) -> list[FileResult]:
-    """Read CIF, POSCAR, xyz and pymatgen JSON files, and folders of the first three.
+    """Read CIF, POSCAR, xyz and pymatgen JSON files, folders of the first three, and files that hold many structures.
 
     Args:
-        paths: Files and folders. A folder stands for the structure files in it, sorted by name.
+        paths: Files and folders. A folder stands for the structure files in it, sorted by name; an ASE database, a
+            table, extended XYZ, JSON records or a compact store for its structures, under their own names.
         dtype: Type of `pos` and `cell`.
         transform: Applied to each crystal; where it refuses one, that is the file's error.
         num_workers: Processes beside this one; None for as many as pay.
         progress: Whether to show a bar (on a terminal only).
 
     Returns:
-        One result per file, in the order given. The id is the file's name without suffix, or the whole path as given
-        where several files would have the same. A path that is not there, a folder without structure files, and a file
-        that cannot be read each give a result with an error.
+        One result per structure, in the order given. The id of one that has a file of its own is the file's name
+        without suffix, or the whole path as given where several files would have the same. A path that is not there, a
+        folder without structure files, and a file that cannot be read each give a result with an error.
     """
     return list(stream_structures(paths, dtype, transform, num_workers, progress))
 
@@ -58,22 +65,24 @@ def stream_structures(
     progress: bool = False,
 ) -> Generator[FileResult, None, None]:
     """The results of `read_structures` one by one, as they come."""
-    files: list[tuple[Path, str | None]] = []
+    files: list[tuple[Path, str | list[Entry] | None]] = []
     for path in [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(p) for p in paths]:
         if path.is_dir():
             found = sorted(p for p in path.iterdir() if is_structure_file(p) and p.is_file())
             files += [(p, None) for p in found] or [(path, "a folder without CIF, POSCAR or xyz files")]
         else:
-            files.append((path, None if path.is_file() else "no such file"))
+            files.append((path, _structures_in(path) if path.is_file() else "no such file"))
     counts = Counter(_stem(path) for path, _ in files)
-    entries = []
-    for path, error in files:
+    entries, of_file = [], []
+    for path, content in files:
         name = str(path) if counts[_stem(path)] > 1 else _stem(path)
-        entries.append(faulty_entry(name, error, "") if error else Entry(name, None, _read, path))
+        own = content if isinstance(content, list) else [_file_entry(name, path, content)]
+        entries += own
+        of_file += [path] * len(own)
     recipe = Recipe(None if transform is None else _Refusing(transform), None, dtype)
     results = outcomes(entries, recipe, num_workers, progress, "reading")
     with contextlib.closing(results):
-        for (path, _), entry, outcome in zip(files, entries, results, strict=True):
+        for path, entry, outcome in zip(of_file, entries, results, strict=True):
             for note in outcome.notes:
                 warnings.warn(note, StructureWarning, stacklevel=2)
             fault = outcome.fault
@@ -97,6 +106,23 @@ class _Refusing:
         except MemoryError as error:
             fault = f"its {data.num_nodes} atoms have more neighbours than fit into the memory"
             raise InvalidStructureError(data.structure_id, fault, "Check its cell and atoms") from error
+
+
+def _file_entry(name: str, path: Path, error: str | None) -> Entry:
+    return faulty_entry(name, error, "") if error else Entry(name, None, _read, path)
+
+
+def _structures_in(path: Path) -> list[Entry] | str | None:
+    """The structures of a file that holds several, or why they cannot be read; None for a file of one structure."""
+    name = path.name.lower()
+    if not name.endswith(_SETS + _SETS_OR_ONE):
+        return None
+    try:
+        source = open_source(path)
+        entries = None if isinstance(source, StructureFilesSource) else list(UnlabelledSource(source))
+    except (ValueError, OSError, ImportError) as error:
+        return str(error) if name.endswith(_SETS) else None
+    return entries if entries is None or name.endswith(_SETS) or len(entries) > 1 else None
 
 
 def _read(path: Path, structure_id: str, dtype: torch.dtype) -> Data:

@@ -10,8 +10,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from torch_geometric_crystal.benchmark.structures import check_structures
 from torch_geometric_crystal.checks import check_argument
+from torch_geometric_crystal.datasets.check_structures import check_structures
 from torch_geometric_crystal.estimators.crystal_estimator import CrystalEstimator, check_length
 
 

@@ -26,8 +26,9 @@ from torch_geometric_crystal.benchmark.config import RunConfig
 from torch_geometric_crystal.benchmark.progress import random_state, restore_random_state
 from torch_geometric_crystal.benchmark.run import train_and_evaluate
 from torch_geometric_crystal.benchmark.sources import CrystalParts, random_split
-from torch_geometric_crystal.benchmark.structures import check_structures, graphs_of, predict_structures
+from torch_geometric_crystal.benchmark.structures import graphs_of, predict_structures
 from torch_geometric_crystal.checks import InvalidStructureError, check_argument
+from torch_geometric_crystal.datasets.check_structures import check_structures
 
 
 class CrystalEstimator(BaseEstimator):

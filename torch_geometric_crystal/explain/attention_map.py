@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import softmax
 
-from torch_geometric_crystal.benchmark.structures import check_structures
 from torch_geometric_crystal.checks import check_argument
 from torch_geometric_crystal.data.elements import SYMBOLS
+from torch_geometric_crystal.datasets.check_structures import check_structures
 from torch_geometric_crystal.datasets.readers.structure_list import crystal_from_arrays, structure_arrays
 from torch_geometric_crystal.explain.reciprocal_weights import reciprocal_head_weights
 from torch_geometric_crystal.nn.conv.periodic_infinite_attention import PeriodicInfiniteAttention, RowStatistics

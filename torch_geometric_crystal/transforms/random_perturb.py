@@ -4,13 +4,13 @@ import math
 
 import torch
 from torch_geometric.data import Data
-from torch_geometric.transforms import BaseTransform
 
 from torch_geometric_crystal.checks import check_argument
 from torch_geometric_crystal.transforms.graph_fields import remove_fields
+from torch_geometric_crystal.transforms.random_numbers import RandomTransform
 
 
-class RandomPerturb(BaseTransform):
+class RandomPerturb(RandomTransform):
     r"""Displace each atom by a normal random vector.
 
     .. math::
@@ -22,19 +22,18 @@ class RandomPerturb(BaseTransform):
 
     Args:
         std (float): Standard deviation s of each coordinate, in A.
-        seed (int): Seed of the transform's own generator. Processes that load data in parallel start from the
-            same copy.
+        seed (int, optional): Seed of the transform's own generator, joined with the worker's in a `DataLoader`; with
+            :obj:`None` torch's global generator draws. (default: :obj:`None`)
     """
 
-    def __init__(self, std: float, seed: int):
+    def __init__(self, std: float, seed: int | None = None):
+        super().__init__(seed)
         check_argument(0.0 <= std < math.inf, "std", "a finite length in A, at least 0", std)
         self.std = std
-        self.seed = seed
-        self.generator = torch.Generator().manual_seed(seed)
 
     def forward(self, data: Data) -> Data:
         """Return `data` with displaced atoms, without a graph."""
-        noise = torch.randn(data.pos.shape, dtype=torch.float64, generator=self.generator)
+        noise = torch.randn(data.pos.shape, dtype=torch.float64, generator=self.generator())
         remove_fields(data)
         data.pos = data.pos + (self.std * noise).to(data.pos)
         return data

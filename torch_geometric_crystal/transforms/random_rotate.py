@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.transforms import BaseTransform
+
+from torch_geometric_crystal.transforms.random_numbers import RandomTransform
 
 
-class RandomRotate(BaseTransform):
+class RandomRotate(RandomTransform):
     r"""Turn the positions and the cell of a crystal together, by a rotation drawn uniformly (Haar measure).
 
     .. math::
@@ -17,17 +18,13 @@ class RandomRotate(BaseTransform):
     targets are not turned. The rotation is made from a unit quaternion of four normal numbers.
 
     Args:
-        seed (int): Seed of the transform's own generator. Processes that load data in parallel start from the
-            same copy.
+        seed (int, optional): Seed of the transform's own generator, joined with the worker's in a `DataLoader`; with
+            :obj:`None` torch's global generator draws. (default: :obj:`None`)
     """
-
-    def __init__(self, seed: int):
-        self.seed = seed
-        self.generator = torch.Generator().manual_seed(seed)
 
     def forward(self, data: Data) -> Data:
         """Return `data` turned."""
-        rotation = random_rotation(self.generator)
+        rotation = random_rotation(self.generator())
         data.pos = (data.pos.double() @ rotation.T.to(data.pos.device)).to(data.pos.dtype)
         data.cell = (data.cell.double() @ rotation.T.to(data.cell.device)).to(data.cell.dtype)
         return data
@@ -36,7 +33,7 @@ class RandomRotate(BaseTransform):
         return f"{self.__class__.__name__}(seed={self.seed})"
 
 
-def random_rotation(generator: torch.Generator) -> Tensor:
+def random_rotation(generator: torch.Generator | None) -> Tensor:
     """Draw a proper rotation uniformly, (3, 3), float64."""
     quaternion = torch.randn(4, dtype=torch.float64, generator=generator)
     w, x, y, z = (quaternion / quaternion.norm()).tolist()

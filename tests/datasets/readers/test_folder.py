@@ -48,7 +48,7 @@ def test_a_header_names_the_targets_which_can_be_chosen(folder):
 
 
 def test_targets_without_a_header_are_numbered(folder):
-    (folder / "id_prop.csv").write_text("a,1,2\nb,3\n")
+    (folder / "id_prop.csv").write_text("a,1,2\nb,3,\n")
     assert FolderSource(folder).target_names == ("target_1", "target_2")
     assert np.isnan(list(FolderSource(folder))[1].targets[1])
 
@@ -67,6 +67,7 @@ def test_a_table_of_ids_alone_has_no_targets(folder):
         ("a,high", "'a': target 'y': 'high' is not a number"),
         ("a,inf", "'a': target 'y': 'inf' is not finite"),
         ("a,1,2", "'a': its row in id_prop.csv has 3 entries, not 2"),
+        ("a", "'a': its row in id_prop.csv has 1 entries, not 2"),
     ],
 )
 def test_each_fault_of_a_row_is_named(folder, crystals, row, message):
@@ -154,3 +155,11 @@ def test_two_files_of_one_stem_are_both_read_by_their_suffix(folder, crystals):
     entries = list(FolderSource(folder))
     assert [entry.structure_id for entry in entries] == ["a.cif", "a.vasp", "b"]
     assert [entry.load().y.item() for entry in entries] == [1.0, 2.0, 3.0]
+
+
+def test_a_comma_too_many_in_one_row_does_not_change_the_others_without_a_word(folder):
+    (folder / "id_prop.csv").write_text("a,1\nb,2,7\n")
+    first, second = FolderSource(folder)
+    with pytest.raises(InvalidStructureError, match=r"its row in id_prop.csv has 2 entries, not 3"):
+        first.load()
+    assert second.load().y.tolist() == [[2.0, 7.0]]

@@ -6,7 +6,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 from torch_geometric_crystal.checks import InvalidStructureError
 from torch_geometric_crystal.data import from_structure
-from torch_geometric_crystal.datasets import LabelSource
+from torch_geometric_crystal.datasets import LabelSource, open_source
 from torch_geometric_crystal.datasets.readers.structure_list import StructureListSource
 
 
@@ -101,3 +101,25 @@ def test_targets_that_are_given_go_before_those_of_the_data(salt):
     source = StructureListSource(crystals, targets=[4.0, 5.0, 6.0])
     assert [entry.load().y.tolist() for entry in source] == [[[4.0]], [[5.0]], [[6.0]]]
     assert [entry.load().y.tolist() for entry in StructureListSource(crystals[1:2])] == [[[3.0]]]
+
+
+def test_named_targets_are_looked_up_in_the_structures(salt):
+    other = salt.copy(site_properties={"magmom": [0.5, -0.5]})
+    other.properties["gap"] = 1.5
+    atoms = AseAtomsAdaptor.get_atoms(salt)
+    atoms.set_array("magmom", np.array([1.0, 2.0]))
+    atoms.info["gap"] = 2.5
+    source = LabelSource([other, atoms, salt], "magmom", level="atom")
+    assert [entry.load().y.tolist() for entry in list(source)[:2]] == [[[0.5], [-0.5]], [[1.0], [2.0]]]
+    with pytest.raises(InvalidStructureError, match="it has no value for any atom"):
+        list(source)[2].load()
+    gaps = [entry.load().y.item() for entry in StructureListSource([other, atoms, salt], target_names="gap")]
+    assert gaps[:2] == [1.5, 2.5]
+    assert np.isnan(gaps[2])
+
+
+@pytest.mark.parametrize("source", [3, "one", "molecule"])
+def test_what_is_no_list_is_refused(salt, source):
+    given = {"one": salt, "molecule": AseAtomsAdaptor.get_atoms(salt)}.get(source, source)
+    with pytest.raises(TypeError, match="source: expected a list of pymatgen structures or ASE atoms, received"):
+        open_source(given)

@@ -115,8 +115,8 @@ class FolderSource(Source):
         if len(found) > 1:
             files = ", ".join(path.name for path in found)
             return faulty_entry(structure_id, f"several files match ({files})", f"Give the suffix in {TARGET_FILE}")
-        values = row[1:] + [""] * (width - len(row) + 1)
-        if len(values) > width:
+        values = row[1:]
+        if len(values) != width:
             return faulty_entry(
                 structure_id, f"its row in {TARGET_FILE} has {len(row)} entries, not {width + 1}", "Correct the row"
             )
@@ -126,7 +126,7 @@ class FolderSource(Source):
         return sorted(path for path in self.folder.iterdir() if is_structure_file(path) and path.is_file())
 
     def _table(self) -> tuple[tuple[str, ...], list[list[str]]]:
-        """Names of the value columns, and the rows of ``id_prop.csv`` without the empty cells at their ends."""
+        """Names of the value columns, and the rows of ``id_prop.csv`` without the commas at their ends."""
         path = self.folder / TARGET_FILE
         if not path.is_file():
             return (), []
@@ -135,8 +135,9 @@ class FolderSource(Source):
         if not rows:
             raise ValueError(f"{path} is empty. Write rows of id and value, or remove it to read the files alone")
         self._check_commas(path, rows)
-        rows = [row[: 1 + max(column for column, cell in enumerate(row) if cell)] for row in rows]
-        width = max(len(row) for row in rows) - 1
+        # Commas at the end of any row are no columns; cells that are empty within the columns are missing values.
+        width = max(column for row in rows for column, cell in enumerate(row) if cell)
+        rows = [row[: width + 1] for row in rows]
         if self._is_header(rows[0]):
             return tuple(rows[0][1:]), rows[1:]
         return ("target",) if width == 1 else tuple(f"target_{k}" for k in range(1, width + 1)), rows

@@ -28,6 +28,8 @@ class StructureListSource(Source):
 
     Of `Data` the fields z, pos, cell, pbc, and, unless given here, `y` and `structure_id` are used: `y` (1, T), or
     (N, T) for targets of atoms, which :class:`~torch_geometric_crystal.datasets.LabelSource` reads (``level="atom"``).
+    Without `y`, targets that are named are looked up: in the ``site_properties`` and ``properties`` of pymatgen's
+    structures, the ``arrays`` and ``info`` of ASE's atoms, and the fields of `Data`.
 
     Args:
         structures: The list.
@@ -56,7 +58,7 @@ class StructureListSource(Source):
         check_argument(len(structure_ids) == number, "structure_ids", f"{number} names", len(structure_ids))
         self.structure_ids = [str(structure_id) for structure_id in structure_ids]
         if targets is None:
-            self._values = _own_targets(self.structures)
+            self._values = _own_targets(self.structures) or _properties(self.structures, as_names(target_names) or ())
         else:
             self._values = np.array(targets, dtype=np.float64).reshape(len(targets), -1).tolist()
             check_argument(len(self._values) == number, "targets", f"{number} rows", len(self._values))
@@ -146,3 +148,19 @@ def _own_targets(structures: Sequence[Any]) -> list[list[Any]]:
     check_argument(len(widths) == 1, "structures", "y of equal length", sorted(widths))
     missing = [None if of_atoms else math.nan] * widths.pop()
     return [missing if row is None else row for row in rows]
+
+
+def _properties(structures: Sequence[Any], names: Sequence[str]) -> list[list[Any]]:
+    """What the structures hold under these names, None where one does not; nothing where none does."""
+    rows = [[_property(structure, name) for name in names] for structure in structures]
+    return rows if any(value is not None for row in rows for value in row) else []
+
+
+def _property(structure: Any, name: str) -> Any:
+    if isinstance(structure, Data):
+        value = structure.get(name)
+    else:
+        holders = ("site_properties", "properties", "arrays", "info")
+        found = (getattr(structure, holder, {}) for holder in holders)
+        value = next((held[name] for held in found if isinstance(held, dict) and name in held), None)
+    return value.tolist() if isinstance(value, np.ndarray | torch.Tensor) else value
