@@ -100,7 +100,7 @@ def test_a_supercell_has_the_same_forces_and_stress_and_more_energy(calculator, 
 def test_a_total_energy_and_its_unit_are_converted(make_model, rutile):
     expected = CrystalCalculator(make_model("eV/atom"), energy="per_atom", device="cpu")
     total = CrystalCalculator(make_model("Ha"), energy="total", device="cpu")
-    told = CrystalCalculator(make_model(""), energy="per_atom", unit="kJ/mol", device="cpu")
+    told = CrystalCalculator(make_model(""), energy="per_atom", unit="kJ/mol/atom", device="cpu")
     rutile.calc = expected
     energy, forces, stress = rutile.get_potential_energy(), rutile.get_forces(), rutile.get_stress()
     for calculator, factor in ((total, units.Hartree / 6), (told, units.kJ / units.mol)):

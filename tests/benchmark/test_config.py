@@ -50,6 +50,7 @@ def test_precision_may_be_a_number():
         ({"modle": "cgcnn"}, "configuration: expected one of 'data'"),
         ({"precision": "8"}, "precision"),
         ({"seed": -1}, "seed"),
+        ({"data": [1, 2]}, "data: expected the name of a bundled set or a path .*, received 'list'"),
         ({"max_time": 0}, "max_time"),
         ({"loader_workers": -1}, "loader_workers"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction, test_fraction: expected a share"),

@@ -25,7 +25,7 @@ def energy_factor(card_unit: str, energy: str, unit: str | None) -> float:
     Args:
         card_unit: the unit that the model's card states, such as ``"eV/atom"``; empty where unknown.
         energy: ``"per_atom"`` or ``"total"``, as the user states it.
-        unit: the unit as the user states it, without ``/atom``; None for that of the card.
+        unit: the unit as the user states it, of energies per atom with or without ``/atom``; None for that of the card.
 
     Raises:
         ValueError: if the two contradict each other, or neither gives a unit of energy.
@@ -37,6 +37,7 @@ def energy_factor(card_unit: str, energy: str, unit: str | None) -> float:
     if unit is None:
         check_argument(known in EV, "unit", f"one of {', '.join(EV)}, as the model's card has none", card_unit)
         return EV[known]
+    unit = unit.removesuffix(PER_ATOM) if energy == "per_atom" else unit
     check_choice("unit", unit, EV)
     same = known not in EV or known == unit
     check_argument(same, "unit", f"{known!r}, which the model's card states, or None", unit)

@@ -281,7 +281,8 @@ def export_model(model: nn.Module, path: str | Path, card: ModelCard | None = No
         raise MissingDependencyError("safetensors", "train") from error
 
     path = Path(path)
-    check_argument(path.suffix == ".safetensors", "path", "a name that ends in .safetensors", str(path))
+    expected = "a name that ends in .safetensors (tgcrystal export: or .pt2)"
+    check_argument(path.suffix == ".safetensors", "path", expected, str(path))
     card = model.card if card is None else card  # type: ignore[assignment]
     _check_replaceable(path.with_suffix(".json"))
     weights = save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})

@@ -1,6 +1,7 @@
 """The settings of one run, as they are written to and read from ``config.yaml``."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +78,10 @@ class RunConfig:
             value = getattr(self, name)
             check_argument(not isinstance(value, str), name, "a list of texts", value)
             object.__setattr__(self, name, tuple(value))
-        object.__setattr__(self, "init_from", str(self.init_from))
+        expected = "the name of a bundled set or a path (CrystalRegressor takes structures in memory)"
+        check_argument(isinstance(self.data, str | os.PathLike), "data", expected, type(self.data).__name__)
+        for name in ("data", "init_from"):
+            object.__setattr__(self, name, str(getattr(self, name)))
         object.__setattr__(self, "precision", str(self.precision))
         for name, choices in {"precision": PRECISIONS, "task": TASKS, "level": LEVELS}.items():
             check_choice(name, getattr(self, name), choices)
