@@ -20,6 +20,7 @@ from torch_geometric.data import Batch, Data
 
 from torch_geometric_crystal.benchmark.allocator import keep_freed_memory
 from torch_geometric_crystal.benchmark.averaging import WeightAverage
+from torch_geometric_crystal.benchmark.batch_statistics import batch_statistics, moving_batch_norms
 from torch_geometric_crystal.benchmark.batching import crystal_loader
 from torch_geometric_crystal.benchmark.callbacks import Callback, StopRequest
 from torch_geometric_crystal.benchmark.checkpoint import CheckpointError, ModelCard, read_checkpoint, save_checkpoint
@@ -191,6 +192,8 @@ class _Fit:
                 self.average.reset()  # the run is now longer than it was: its last epochs are others
             while not reason:
                 reason = self._run_epoch(stop) or self._reason_to_stop()
+        if reason != "interrupted" and self.average.count and not self.average.is_settled:
+            self._settle_average()
         self._tell("on_end", reason)
         return FitResult(reason, self.progress, self.average.count)
 
@@ -286,6 +289,20 @@ class _Fit:
             save_checkpoint(self.best, self.card, self.model.state_dict())
         self._save()
         self._tell("on_epoch_end", progress.history[-1], is_best)
+
+    def _settle_average(self) -> None:
+        """Give the mean weights batch statistics of their own, by a pass over the training set."""
+        clock, random = time.perf_counter(), random_state(self.fabric.device)
+        self.module.train()
+        hold_frozen(self.model)
+        if moving_batch_norms(self.model):
+            self.loader.batch_sampler.set_epoch(self.progress.epoch, 0)  # type: ignore[union-attr]
+            batches = (batch.to(self.fabric.device, non_blocking=True) for batch in self.loader)
+            weights = self.average.averaged(self.model.state_dict())
+            self.average.settle(batch_statistics(self.model, weights, batches, self.gradients.predict))
+            restore_random_state(random, self.fabric.device)
+            self.progress.seconds += time.perf_counter() - clock
+            self._save()
 
     def _averaging(self) -> bool:
         return self.recipe.averaging_epochs > 0 and (self.progress.epoch > self._averaging_start() or self._timely())
