@@ -109,7 +109,7 @@ def test_an_element_that_the_model_lacks_is_refused_by_name(model, monkeypatch):
     [
         (rock_salt(), TypeError, r"received Structure; give \[structures\] for one"),
         (bulk("Cu"), TypeError, r"received Atoms; give \[structures\] for one"),
-        ("a.cif", TypeError, "expected a list of pymatgen structures or ASE atoms, received str"),
+        ("a.cif", TypeError, "expected a list of pymatgen structures, ASE atoms or Data, received str"),
         (3, TypeError, "received int"),
         ([], ValueError, "structures: expected at least one structure, received 'none'"),
     ],

@@ -167,4 +167,4 @@ def test_members_of_other_units_are_named(run, members, cif_folder, tmp_path):
 
 def test_parts_with_crystals_of_the_training_are_warned_of(run, members, cif_folder, tmp_path):
     result = run("calibrate", *flags(members), "-d", cif_folder, "--split", "all", "-o", tmp_path, "--device", "cpu")
-    assert f"members were trained on crystals of {cif_folder}, all part" in result.err
+    assert f"members were trained on a set called {cif_folder.name!r}: if on this all part" in result.err

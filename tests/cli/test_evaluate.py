@@ -96,6 +96,11 @@ def test_a_part_of_other_crystals_than_those_of_the_training_is_refused(run, sma
         assert result.code == 2
         assert f"received others: their {part} part may hold some that the model was trained on" in result.err
     assert not (tmp_path / "e").exists()
+    other_data = shutil.copytree(cif_folder, tmp_path / "other_data")
+    text = (other_data / "id_prop.csv").read_text()
+    (other_data / "id_prop.csv").write_text(text.replace("x05,", "x05,1"))
+    result = run("evaluate", "-c", small_run, "-d", other_data, "-o", tmp_path / "e", "--device", "cpu")
+    assert "split: expected the crystals that the training drew its parts from" in result.err
     asked = ["--seed", 0, "--val-fraction", 0.1, "--test-fraction", 0.1]
     for other in (["--split", "all"], asked):
         assert run(*arguments, *other).code == 0

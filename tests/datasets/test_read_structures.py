@@ -1,3 +1,4 @@
+import json
 import sys
 
 import pytest
@@ -72,3 +73,27 @@ def test_a_file_of_many_structures_gives_each_its_result(tmp_path, folder, cryst
     assert [r.data.num_nodes for r in results[:3]] == [len(crystals[0]), len(crystals[1]), len(crystals[0])]
     assert [r.path.name for r in results] == ["frames.extxyz"] * 2 + ["table.csv"] * 2 + ["odd.csv"]
     assert "none of its columns ('a', 'b') holds structures" in results[4].error
+
+
+@pytest.mark.parametrize("records", [1, 2])
+def test_records_are_read_however_many_there_are(tmp_path, records):
+    atoms = {"lattice_mat": [[4, 0, 0], [0, 4, 0], [0, 0, 4]], "coords": [[0, 0, 0]], "elements": ["Fe"]}
+    content = [{"jid": f"j{k}", "atoms": atoms} for k in range(records)]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    (tmp_path / "id_prop.csv").write_text("a,1")
+    results = read_structures([tmp_path / name for name in ("a.json", "deep.json", "id_prop.csv")])
+    assert [r.structure_id for r in results[:records]] == [f"j{k}" for k in range(records)]
+    assert [r.error is None for r in results] == [True] * records + [False, False]
+    assert results[-1].error == "a table of targets. Give its folder"
+
+
+def test_structures_of_two_sets_are_told_apart(tmp_path, folder):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "t.csv").write_text("id,structure\n" + "".join(f"s{k},../folder/b.cif\n" for k in (0, 1)))
+    results = read_structures([tmp_path / "one/t.csv", tmp_path / "two/t.csv", folder / "b.cif"])
+    assert [r.structure_id for r in results] == [
+        f"{tmp_path / f}/t.csv:s{k}" for f in ("one", "two") for k in (0, 1)
+    ] + ["b"]
+    assert not any(r.error for r in results)

@@ -26,7 +26,7 @@ def epochs(transform, workers, number=2):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("seed", [None, 3, -1])
 @pytest.mark.parametrize("transform", [RandomRotate, lambda seed: RandomPerturb(0.1, seed)], ids=["rotate", "perturb"])
 def test_no_draw_is_repeated_over_workers_and_epochs(transform, seed, workers):
     drawn = [pos for epoch in epochs(transform(seed), workers) for pos in epoch]

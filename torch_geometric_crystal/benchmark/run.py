@@ -186,21 +186,16 @@ class _ConfigWriter(Callback):
     """Writes the settings when an epoch begins: those of a run that is refused, or has ended, stay what they were."""
 
     def __init__(self, config: RunConfig, path: Path):
-        self.config, self.path, self.is_written = config, path, False
+        self.config, self.path = config, path
 
     def on_start(self, epochs: int, epoch: int, max_time: float | None) -> None:
         """Write them where there are none."""
         if not self.path.is_file():
-            self._write()
+            write_config(self.config, self.path)
 
     def on_epoch_start(self, epoch: int, num_batches: int, batch: int) -> None:
-        """Write them once."""
-        if not self.is_written:
-            self._write()
-
-    def _write(self) -> None:
+        """Write them: they are those of the folder from now on."""
         write_config(self.config, self.path)
-        self.is_written = True
 
 
 def continues(output: str | Path, resume: bool) -> bool:

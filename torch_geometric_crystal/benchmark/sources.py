@@ -29,7 +29,7 @@ class CrystalParts:
         target_names: names of the columns of y.
         units: their units; empty where unknown.
         classes: names of the classes that y numbers, in a classification.
-        split: ``seed``, ``val_fraction`` and ``test_fraction`` of a random split and a hash of the names of all
+        split: ``seed``, ``val_fraction`` and ``test_fraction`` of a random split and a hash of names and targets of all
             ``structures`` that were cut, in order; empty where the data have a split of their own.
         fold: number of the fold, where these are the parts of a benchmark's.
     """
@@ -177,7 +177,7 @@ def load_parts(
     dataset = open_dataset(data, targets, transform, progress, level, classes)
     names = tuple(dataset.target_names)
     check_argument(len(names) > 0, "data", "crystals with at least one target to train on or compare with", data)
-    known = _known_values(dataset)
+    known, hashes = _read_labels(dataset)
     _check_known(dataset, names, known)
     units = dict(getattr(dataset, "units", {}))
     split: dict[str, Any] = dataset.split() if hasattr(dataset, "split") else {}
@@ -187,8 +187,7 @@ def load_parts(
         labelled = _labelled(data, known)
         cut = random_split(len(labelled), val_fraction, test_fraction, seed)
         split = {part: labelled[indices].tolist() for part, indices in cut.items()}
-        ids = "\n".join(dataset.structure_ids[index] for index in labelled)
-        drawn["structures"] = hashlib.sha256(ids.encode()).hexdigest()
+        drawn["structures"] = hashlib.sha256(b"".join(hashes[index] for index in labelled)).hexdigest()
     _warn_of_absent(names, known, split)
     if isinstance(dataset, OnDiskCrystals):
         on_disk: dict[str, Any] = {part: dataset.index_select(split[part]) for part in PARTS}
@@ -197,11 +196,15 @@ def load_parts(
     return CrystalParts(parts, names, tuple(units.get(name, "") for name in names), dataset.classes, drawn)
 
 
-def _known_values(dataset: Any) -> NDArray[np.bool_]:
-    """Which targets of each crystal have a value, (n, T)."""
+def _read_labels(dataset: Any) -> tuple[NDArray[np.bool_], list[bytes]]:
+    """Which targets of each crystal have a value, (n, T), and a hash of its name and targets."""
     labels = dataset.with_fields("y") if hasattr(dataset, "with_fields") else dataset
-    rows = [(~labels[index].y.isnan()).any(dim=0).numpy() for index in range(len(labels))]
-    return np.stack(rows) if rows else np.zeros((0, len(dataset.target_names)), dtype=bool)
+    rows, hashes = [], []
+    for name, index in zip(dataset.structure_ids, range(len(labels)), strict=True):
+        y = labels[index].y
+        rows.append((~y.isnan()).any(dim=0).numpy())
+        hashes.append(hashlib.sha256(name.encode() + y.numpy().tobytes()).digest())
+    return np.stack(rows) if rows else np.zeros((0, len(dataset.target_names)), dtype=bool), hashes
 
 
 def _labelled(data: str, known: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -217,16 +220,19 @@ def _warn_of_absent(names: Sequence[str], known: NDArray[np.bool_], split: Mappi
     """Warn of targets of which a part has no value."""
     for part in PARTS:
         if len(split[part]) > 0:
-            found: Any = known[np.asarray(split[part])].any(axis=0).tolist()
-            absent = ", ".join(repr(name) for name, has_value in zip(names, found, strict=True) if not has_value)
+            absent = _absent(names, known[np.asarray(split[part])])
             if absent:
                 warnings.warn(f"no crystal of the {part} part has a value of {absent}", StructureWarning, stacklevel=3)
 
 
+def _absent(names: Sequence[str], known: NDArray[np.bool_]) -> str:
+    found: Any = known.any(axis=0).tolist()
+    return ", ".join(repr(name) for name, has_value in zip(names, found, strict=True) if not has_value)
+
+
 def _check_known(dataset: Any, names: Sequence[str], known: NDArray[np.bool_]) -> None:
     """Refuse targets without a single value, and say what was wrong with those that were left out."""
-    found: Any = known.any(axis=0).tolist()
-    absent = ", ".join(repr(name) for name, has_value in zip(names, found, strict=True) if not has_value)
+    absent = _absent(names, known)
     if not absent:
         return
     left_out = f"; left out was {': '.join(dataset.errors[0])}" if dataset.errors else ""
@@ -279,17 +285,18 @@ def refuse_other_crystals(card: Any, parts: CrystalParts, part: str, **given: fl
     """Raise ``ValueError`` for a part drawn from other crystals than the training's, which may hold some of the latter.
 
     Args:
-        card: the model's card; one that does not say what was cut is trusted.
+        card: the model's card; one without a random split is trusted.
         parts: from :func:`load_parts`.
         part: the part that is wanted.
         **given: as for :func:`split_of_training`; who gives all of them knows what is drawn.
     """
-    cut, found = card.split.get("structures"), parts.split.get("structures")
-    if part == "all" or None in (cut, found) or cut == found or None not in given.values():
+    same = card.split.get("structures") == parts.split.get("structures")
+    if part == "all" or not card.split or not parts.split or same or None not in given.values():
         return
     raise ValueError(
         f"split: expected the crystals that the training drew its parts from, received others: their {part} part may "
-        "hold some that the model was trained on. Take all where it has seen none (--split all), or the training's data"
+        "hold some that the model was trained on. Take all where it has seen none (--split all), or the training's "
+        "data, or give seed and both shares of another split"
     )
 
 

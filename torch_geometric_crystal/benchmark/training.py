@@ -355,7 +355,12 @@ class _Fit:
             name: (state["recipe"].get(name), getattr(self.recipe, name)) for name in ("optimizer", "decay_vectors")
         }
         frozen = sorted(self.config.freeze)
-        for name, (before, now) in {**kept, "freeze": (state.get("freeze", frozen), frozen)}.items():
+        kept = {
+            "optimizer": (state["recipe"].get("optimizer"), self.recipe.optimizer),
+            "decay_vectors": (state["recipe"].get("decay_vectors"), self.recipe.decay_vectors),
+            "freeze": (state.get("freeze", frozen), frozen),
+        }
+        for name, (before, now) in kept.items():
             if before != now:
                 fault = f"was trained with {name} {before!r}, not {now!r}"
                 raise CheckpointError(self.last, fault, f"Resume with that {name}, or choose another --output.")

@@ -66,7 +66,8 @@ def calibrate(
         warn(f"the {split} part of {data} is not drawn as in training: no member may have been trained on it")
     for part in dict.fromkeys((split, check_split or "test")):
         if was_trained_on(ensemble, data, part):
-            warn(f"members were trained on crystals of {data}, {part} part: expect larger errors on others")
+            name = repr(Path(data).name)
+            warn(f"members were trained on a set called {name}: if on this {part} part, errors elsewhere are larger")
     check_split = check_split or (split if split in ("all", "test") else "test")
     settings: dict[str, Any] = given | {
         "batch_size": batch_size,

@@ -11,23 +11,34 @@ _ONE_STRUCTURE = ("Structure", "IStructure", "Molecule", "IMolecule", "Atoms", "
 
 
 def check_structures(structures: Sequence[Any], name: str = "structures") -> list[Any]:
+    """As :func:`list_structures`, of at least one structure.
+
+    Raises:
+        TypeError: for a single structure, or what is no list of structures.
+        ValueError: for an empty list, or a DataFrame without a column of structures.
+    """
+    structures = list_structures(structures, name)
+    check_argument(len(structures) > 0, name, "at least one structure", "none")
+    return structures
+
+
+def list_structures(structures: Sequence[Any], name: str) -> list[Any]:
     """Return the structures as a list, of a pandas DataFrame its column of structures.
 
     Raises:
         TypeError: for a single structure, or what is no list of structures.
-        ValueError: for an empty list, or a DataFrame without such a column.
+        ValueError: for a DataFrame without a column of structures.
     """
     kind = type(structures).__name__
-    if isinstance(structures, (str, bytes)) or kind in _ONE_STRUCTURE or not hasattr(structures, "__iter__"):
+    is_sequence = hasattr(structures, "__iter__") or hasattr(structures, "__getitem__")
+    if isinstance(structures, (str, bytes)) or kind in _ONE_STRUCTURE or not is_sequence:
         remedy = f"; give [{name}] for one" if kind in _ONE_STRUCTURE else ""
-        raise TypeError(f"{name}: expected a list of pymatgen structures or ASE atoms, received {kind}{remedy}")
+        raise TypeError(f"{name}: expected a list of pymatgen structures, ASE atoms or Data, received {kind}{remedy}")
     if is_data_frame(structures):
         frame: Any = structures
         columns = [str(column) for column in frame.columns]
         structures = frame.iloc[:, columns.index(structure_column_of(columns, None, f"{name}, a DataFrame"))]
-    structures = list(structures)
-    check_argument(len(structures) > 0, name, "at least one structure", "none")
-    return structures
+    return list(structures)
 
 
 def is_data_frame(value: Any) -> bool:

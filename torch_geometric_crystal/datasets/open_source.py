@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch_geometric_crystal.datasets.check_structures import check_structures, is_data_frame
+from torch_geometric_crystal.datasets.check_structures import is_data_frame, list_structures
 from torch_geometric_crystal.datasets.compact_store import CompactStore
 from torch_geometric_crystal.datasets.graph_store import is_graph_store
 from torch_geometric_crystal.datasets.readers.ase_file import AseDatabaseSource, ExtendedXyzSource
@@ -66,7 +66,7 @@ def open_source(source: Any, target: str | Sequence[str] | None = None) -> Sourc
     if is_data_frame(source):
         return DataFrameSource(source, target)
     if not isinstance(source, str | Path):
-        return StructureListSource(check_structures(source, "source"), target_names=target)
+        return StructureListSource(list_structures(source, "source"), target_names=target)
     path = Path(source).expanduser()
     if is_graph_store(path):
         raise ValueError(f"{path} is a graph store, whose crystals have their graphs: open it with OnDiskCrystals")

@@ -1,6 +1,7 @@
 """Structure files for prediction: in order, one result per file, never a crash."""
 
 import contextlib
+import dataclasses
 import os
 import warnings
 from collections import Counter
@@ -15,12 +16,16 @@ from torch_geometric_crystal.checks import InvalidStructureError, MissingDepende
 from torch_geometric_crystal.datasets.labels import UnlabelledSource
 from torch_geometric_crystal.datasets.open_source import open_source
 from torch_geometric_crystal.datasets.processing import Recipe, StructureWarning, outcomes
+from torch_geometric_crystal.datasets.readers.ase_file import ExtendedXyzSource
+from torch_geometric_crystal.datasets.readers.folder import TARGET_FILE
 from torch_geometric_crystal.datasets.readers.structure_file import crystal_from_file, is_structure_file, structure_stem
 from torch_geometric_crystal.datasets.readers.structure_files import StructureFilesSource
 from torch_geometric_crystal.datasets.source import Entry, faulty_entry
 
-_SETS = (".csv", ".db", ".npz")
-_SETS_OR_ONE = (".json", ".json.gz", ".zip", ".xyz", ".extxyz")
+_SETS = (".csv", ".db", ".npz", ".json", ".json.gz", ".zip", ".xyz", ".extxyz")
+"""How the names of files end that can hold many structures."""
+_OFTEN_ONE = (".json", ".xyz", ".extxyz")
+"""Those of them that are read as a file of one structure where no set can be made out."""
 
 
 class FileResult(NamedTuple):
@@ -79,6 +84,7 @@ def stream_structures(
         own = content if isinstance(content, list) else [_file_entry(name, path, content)]
         entries += own
         of_file += [path] * len(own)
+    entries = _told_apart(entries, of_file)
     recipe = Recipe(None if transform is None else _Refusing(transform), None, dtype)
     results = outcomes(entries, recipe, num_workers, progress, "reading")
     with contextlib.closing(results):
@@ -108,6 +114,17 @@ class _Refusing:
             raise InvalidStructureError(data.structure_id, fault, "Check its cell and atoms") from error
 
 
+def _told_apart(entries: list[Entry], of_file: list[Path]) -> list[Entry]:
+    """Entries whose names differ: those of sets that would not are preceded by their file's."""
+    names, files = Counter(entry.structure_id for entry in entries), Counter(of_file)
+    return [
+        dataclasses.replace(entry, structure_id=f"{path}:{entry.structure_id}")
+        if names[entry.structure_id] > 1 and files[path] > 1
+        else entry
+        for path, entry in zip(of_file, entries, strict=True)
+    ]
+
+
 def _file_entry(name: str, path: Path, error: str | None) -> Entry:
     return faulty_entry(name, error, "") if error else Entry(name, None, _read, path)
 
@@ -115,14 +132,17 @@ def _file_entry(name: str, path: Path, error: str | None) -> Entry:
 def _structures_in(path: Path) -> list[Entry] | str | None:
     """The structures of a file that holds several, or why they cannot be read; None for a file of one structure."""
     name = path.name.lower()
-    if not name.endswith(_SETS + _SETS_OR_ONE):
+    if path.name == TARGET_FILE:
+        return "a table of targets. Give its folder"
+    if not name.endswith(_SETS):
         return None
     try:
         source = open_source(path)
         entries = None if isinstance(source, StructureFilesSource) else list(UnlabelledSource(source))
-    except (ValueError, OSError, ImportError) as error:
-        return str(error) if name.endswith(_SETS) else None
-    return entries if entries is None or name.endswith(_SETS) or len(entries) > 1 else None
+    except (ValueError, OSError, ImportError, RecursionError) as error:
+        return None if name.endswith(_OFTEN_ONE) else str(error)
+    is_one_frame = isinstance(source, ExtendedXyzSource) and entries is not None and len(entries) == 1
+    return None if is_one_frame else entries
 
 
 def _read(path: Path, structure_id: str, dtype: torch.dtype) -> Data:

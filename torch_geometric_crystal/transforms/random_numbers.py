@@ -18,17 +18,13 @@ class RandomTransform(BaseTransform):
     def __init__(self, seed: int | None = None):
         self.seed = seed
         self._worker_seed: int | None = None
-        self._generator = torch.Generator()
-        if seed is not None:
-            self._generator.manual_seed(seed)
+        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
 
     def generator(self) -> torch.Generator | None:
         """The generator to draw with in this process; None for torch's global one."""
-        if self.seed is None:
-            return None
         worker = get_worker_info()
-        if worker is not None and worker.seed != self._worker_seed:
+        if self.seed is not None and worker is not None and worker.seed != self._worker_seed:
             self._worker_seed = worker.seed
-            joined = np.random.SeedSequence([self.seed, worker.seed]).generate_state(1, np.uint64)
-            self._generator.manual_seed(int(joined[0]))
+            joined = np.random.SeedSequence([self.seed % 2**64, worker.seed]).generate_state(1, np.uint64)
+            self._generator = torch.Generator().manual_seed(int(joined[0]))
         return self._generator

@@ -108,6 +108,12 @@ def test_weights_that_have_seen_the_test_part_are_no_start(tiny_task, tiny_confi
         with pytest.raises(ValueError, match=expected):
             start(weights, 0, "second")
     assert start(copied, 1, "second")[1]
+    for name in ("last.ckpt", "best.ckpt"):
+        content = read_checkpoint(fold / name)
+        card = dataclasses.replace(content["card"], trainings=())
+        save_checkpoint(fold / name, card, content["state_dict"], content["averaged_state_dict"], content["training"])
+    with pytest.raises(ValueError, match="of an earlier version, which does not say: train it anew"):
+        start(fold, 0, "fourth")
     (fold / "fold.json").unlink()
     with pytest.raises(ValueError, match="with a trained fold 1 of matbench_phonons by cgcnn"):
         start(tmp_path / "first", 1, "third")

@@ -48,7 +48,7 @@ def test_something_else_is_refused(salt):
         ({"targets": [1.0]}, "targets: expected 2 rows"),
         ({"structure_ids": ["a"]}, "structure_ids: expected 2 names"),
         ({"targets": [[1, 2], [3, 4]], "target_names": "a"}, "target_names: expected 2 names"),
-        ({"target_names": "a"}, "target_names: expected 0 names"),
+        ({"target_names": "a"}, "target_names: expected names of what the structures hold"),
     ],
 )
 def test_numbers_that_do_not_match_are_named(salt, options, message):
@@ -121,5 +121,18 @@ def test_named_targets_are_looked_up_in_the_structures(salt):
 @pytest.mark.parametrize("source", [3, "one", "molecule"])
 def test_what_is_no_list_is_refused(salt, source):
     given = {"one": salt, "molecule": AseAtomsAdaptor.get_atoms(salt)}.get(source, source)
-    with pytest.raises(TypeError, match="source: expected a list of pymatgen structures or ASE atoms, received"):
+    with pytest.raises(TypeError, match="source: expected a list of pymatgen structures, ASE atoms or Data, received"):
         open_source(given)
+
+
+def test_what_no_structure_holds_is_named(salt):
+    with pytest.raises(ValueError, match="target_names: expected names of what the structures hold, received 'gap'"):
+        open_source([salt, salt], "gap")
+
+
+def test_a_part_of_a_data_set_is_a_list(salt):
+    crystals = [from_structure(salt), from_structure(salt)]
+    crystals[1].gap = torch.tensor([[2.5]])
+    source = open_source(torch.utils.data.Subset(crystals, [1, 1]), "gap")
+    assert [entry.load().y.tolist() for entry in source] == [[[2.5]], [[2.5]]]
+    assert list(open_source([])) == []

@@ -130,6 +130,11 @@ def starting_point(config: RunConfig, task: Task, fold: int) -> str:
         check_argument(trained, "init_from", expected, config.init_from)
     card: ModelCard = load_model(start).card  # type: ignore[assignment]
     expected = f"weights that have not seen the test part of fold {fold} of {task.name}"
+    folder = Path(start) if Path(start).is_dir() else Path(start).parent
+    told = card.trainings or not (folder / FOLD_FILE).is_file()
+    check_argument(
+        bool(told), "init_from", expected, f"{start}, of an earlier version, which does not say: train it anew"
+    )
     for training in card.trainings:
         data, of_fold = training["data"], training["fold"]
         other_fold = data == task.name and of_fold not in (None, fold)

@@ -33,8 +33,10 @@ def keep_settings(task: Task, config: RunConfig, folder: Path) -> None:
 
 def check_settings(task: Task, config: RunConfig, folder: Path) -> None:
     """Raise ``ValueError`` if others were kept. What an earlier version did not know had today's default."""
-    defaults = settings_of(RunConfig(model=config.model))
-    before, now = defaults | read_config(folder / SETTINGS_FILE), _settings(task, config)
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        return
+    before, now = settings_of(RunConfig(model=config.model)) | read_config(path), _settings(task, config)
     if before != now:
         raise ValueError(
             f"output: {folder} holds runs with other settings ({'; '.join(_differences(before, now))}): give the "

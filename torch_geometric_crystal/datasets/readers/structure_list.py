@@ -1,5 +1,6 @@
 """A list of structures in memory."""
 
+import dataclasses
 import hashlib
 import math
 import sys
@@ -63,6 +64,8 @@ class StructureListSource(Source):
             self._values = np.array(targets, dtype=np.float64).reshape(len(targets), -1).tolist()
             check_argument(len(self._values) == number, "targets", f"{number} rows", len(self._values))
         width = len(self._values[0]) if self._values else 0
+        if width == 0 and self.structures:
+            check_argument(not target_names, "target_names", "names of what the structures hold", target_names)
         default = ("target",) if width == 1 else tuple(f"target_{k}" for k in range(1, width + 1))
         self._target_names = as_names(target_names) or default
         check_argument(len(self._target_names) == width, "target_names", f"{width} names", self._target_names)
@@ -97,7 +100,9 @@ class StructureListSource(Source):
         except InvalidStructureError as error:
             return faulty_entry(structure_id, error.fault, error.remedy)
         values = self._values[index] if self._values else ()
-        return labelled_entry(structure_id, values, self.target_names, crystal_from_arrays, raw)
+        single = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
+        entry = labelled_entry(structure_id, single, self.target_names, crystal_from_arrays, raw)
+        return dataclasses.replace(entry, labels=tuple(values))
 
 
 def crystal_from_arrays(
@@ -163,4 +168,7 @@ def _property(structure: Any, name: str) -> Any:
         holders = ("site_properties", "properties", "arrays", "info")
         found = (getattr(structure, holder, {}) for holder in holders)
         value = next((held[name] for held in found if isinstance(held, dict) and name in held), None)
-    return value.tolist() if isinstance(value, np.ndarray | torch.Tensor) else value
+    if isinstance(value, np.ndarray | torch.Tensor):
+        value = np.asarray(value)
+        return value.reshape(-1).tolist() if value.size == 1 else value.tolist()
+    return value
