@@ -54,8 +54,8 @@ class ModelCard:
         task: ``"regression"`` or ``"classification"``.
         level: ``"crystal"``, or ``"atom"`` where each atom has its own targets.
         classes: names of the classes, in the order of the model's outputs; none for a regression.
-        split: ``seed``, ``val_fraction`` and ``test_fraction`` of the random split that training used, and a hash of the
-            ``structures`` that were cut; empty where the data have a split of their own.
+        split: ``seed``, ``val_fraction`` and ``test_fraction`` of the random split that training used, and a hash of
+            the ``structures`` that were cut; empty where the data have a split of their own.
         trainings: the trainings that gave the weights, in order: the name of the ``data``, the ``fold`` of a
             benchmark's task (None of other data) and the ``settings``.
     """
