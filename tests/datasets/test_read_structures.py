@@ -42,6 +42,11 @@ def test_files_of_the_same_name_are_told_apart_by_their_paths(folder, tmp_path, 
     assert [r.data.structure_id for r in results] == [r.structure_id for r in results]
 
 
+def test_a_file_may_be_given_twice(folder):
+    results = read_structures([folder / "b.cif", folder / "b.cif"])
+    assert [r.structure_id for r in results] == [str(folder / "b.cif")] * 2
+
+
 def test_an_empty_folder_is_an_error_of_its_own(tmp_path):
     (result,) = read_structures(tmp_path)
     assert result.error == "a folder without CIF, POSCAR or xyz files"

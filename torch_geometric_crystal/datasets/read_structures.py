@@ -119,7 +119,7 @@ def _told_apart(entries: list[Entry], of_file: list[Path]) -> list[Entry]:
     names, files = Counter(entry.structure_id for entry in entries), Counter(of_file)
     return [
         dataclasses.replace(entry, structure_id=f"{path}:{entry.structure_id}")
-        if names[entry.structure_id] > 1 and files[path] > 1
+        if names[entry.structure_id] > 1 and files[path] > 1 and entry.structure_id != str(path)
         else entry
         for path, entry in zip(of_file, entries, strict=True)
     ]
