@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pymatgen.core import Lattice, Structure
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 
 from torch_geometric_crystal.checks import InvalidStructureError
 from torch_geometric_crystal.data import (
@@ -13,8 +13,6 @@ from torch_geometric_crystal.data import (
     validate_crystal,
     validate_structure,
 )
-from torch_geometric_crystal.testing import small_crystals
-from torch_geometric_crystal.transforms import PeriodicRadiusGraph
 
 CUBE = np.eye(3) * 4
 PERIODIC = (True, True, True)
@@ -170,11 +168,3 @@ def test_a_large_cell_is_checked_for_overlaps_in_little_time_and_memory():
     data = make_crystal([1] * 200, pos, 150.0 * np.eye(3), PERIODIC, structure_id="large")
     with pytest.warns(OverlappingAtomsWarning, match="atoms (3 and 77|77 and 3) are 0.05"):
         validate_crystal(data)
-
-
-def test_a_batch_is_told_from_a_crystal():
-    batch = Batch.from_data_list(small_crystals()[:2])
-    with pytest.raises(
-        InvalidStructureError, match=r"it has 2 cells, as a batch of crystals\. Apply transforms to each"
-    ):
-        PeriodicRadiusGraph(3.0)(batch)

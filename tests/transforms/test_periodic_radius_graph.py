@@ -88,7 +88,9 @@ def test_a_nan_position_is_refused_by_name():
 
 def test_a_batch_is_refused():
     batch = Batch.from_data_list([NACL, NACL])
-    with pytest.raises(InvalidStructureError, match="cell has shape"):
+    with pytest.raises(
+        InvalidStructureError, match=r"it has 2 cells, as a batch of crystals\. Apply transforms to each"
+    ):
         PeriodicRadiusGraph(4.0)(batch)
 
 
