@@ -186,7 +186,7 @@ class _ConfigWriter(Callback):
     """Writes the settings when an epoch begins: those of a run that is refused, or has ended, stay what they were."""
 
     def __init__(self, config: RunConfig, path: Path):
-        self.config, self.path = config, path
+        self.config, self.path, self.has_begun = config, path, False
 
     def on_start(self, epochs: int, epoch: int, max_time: float | None) -> None:
         """Write them where there are none."""
@@ -194,8 +194,10 @@ class _ConfigWriter(Callback):
             write_config(self.config, self.path)
 
     def on_epoch_start(self, epoch: int, num_batches: int, batch: int) -> None:
-        """Write them: they are those of the folder from now on."""
-        write_config(self.config, self.path)
+        """Write them at the first epoch: they are those of the folder from now on."""
+        if not self.has_begun:
+            write_config(self.config, self.path)
+            self.has_begun = True
 
 
 def continues(output: str | Path, resume: bool) -> bool:

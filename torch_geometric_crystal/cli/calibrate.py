@@ -64,11 +64,11 @@ def calibrate(
     known = all(model.card.split for model in ensemble.members) and set(given.values()) == {None}
     if split != "all" and data not in bundled_datasets() and not known:
         warn(f"the {split} part of {data} is not drawn as in training: no member may have been trained on it")
-    for part in dict.fromkeys((split, check_split or "test")):
+    check_split = check_split or (split if split in ("all", "test") else "test")
+    for part in dict.fromkeys((split, check_split)):
         if was_trained_on(ensemble, data, part):
             name = repr(Path(data).name)
             warn(f"members were trained on a set called {name}: if on this {part} part, errors elsewhere are larger")
-    check_split = check_split or (split if split in ("all", "test") else "test")
     settings: dict[str, Any] = given | {
         "batch_size": batch_size,
         "batch_by": batch_by,
